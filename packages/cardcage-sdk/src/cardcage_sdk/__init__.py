@@ -1,0 +1,1 @@
+"""What a Python plugin for Cardcage imports."""

@@ -1,0 +1,1 @@
+"""What every other part stands on: errors, names, limits and the clock. Imports nothing of ours."""

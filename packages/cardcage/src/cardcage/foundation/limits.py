@@ -1,0 +1,43 @@
+"""The numbers that bound everything that grows, each with its reason."""
+
+from __future__ import annotations
+
+from typing import Final
+
+MIB: Final = 1024 * 1024
+
+MANIFEST_BYTES_MAX: Final = 256 * 1024
+"""A manifest is written by a person; the largest seen in the wild are under 64 KiB."""
+
+MANIFEST_DEPTH_MAX: Final = 32
+"""Nested mappings and lists; a JSON Schema inside a manifest seldom passes 12."""
+
+MANIFEST_NODES_MAX: Final = 20_000
+"""Scalars, lists and mappings together after aliases are refused: bounds the time the checks may take."""
+
+PACKAGE_FILES_MAX: Final = 20_000
+PACKAGE_BYTES_MAX: Final = 512 * MIB
+"""A package that is larger brings a data set, and data belongs in the data folder."""
+
+CALL_TIMEOUT_S: Final = 30.0
+"""The deadline of a call that names none: long for a call, short for a person who waits on a hung plugin."""
+
+START_TIMEOUT_S: Final = 20.0
+"""Import, load, initialize and start together. The documents ask for 2 s on average; heavy imports need more."""
+
+STOP_TIMEOUT_S: Final = 5.0
+"""How long a plugin may take to stop and clean up before it is killed."""
+
+CONNECT_TIMEOUT_S: Final = 10.0
+"""From the fork to the plugin's hello; nothing of the plugin's own runs in it."""
+
+LOG_LINE_CHARS_MAX: Final = 8192
+LOG_LINES_PER_S: Final = 200
+LOG_BURST_LINES: Final = 1000
+"""A chatty plugin writes tens of lines a second; what comes above is counted and the count is logged."""
+
+IN_FLIGHT_CALLS_MAX: Final = 1024
+"""Calls from one side that wait for their answers; the 1025th is refused as Unavailable rather than queued in memory."""
+
+PLUGIN_LOG_HISTORY_LINES: Final = 2000
+"""Lines of each instance kept for `cardcage plugin logs`."""
