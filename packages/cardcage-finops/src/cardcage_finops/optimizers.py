@@ -1,0 +1,56 @@
+"""`BaseOptimizer`: an optimizer that is handed all instances at once, as CloudSage writes them.
+
+A subclass says `analyze(self, instances)` and answers one entry an instance, None where there is nothing to do. The same
+class serves `optimizer@1`, whose `analyze` takes one resource: both ways in are open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from cardcage_sdk import CloudMindPluginBase
+from msgspec.structs import replace
+
+from cardcage_finops.models import CloudResource, OptimizationRecommendation, ResourceWithMetrics
+
+Found = Iterable["OptimizationRecommendation | list[OptimizationRecommendation] | None"]
+
+
+class BaseOptimizer(CloudMindPluginBase):
+    """Finds what could cost less, over a list of instances. Each instance carries its `metrics`."""
+
+    _analyze_list: Callable[..., Found]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        written = cls.__dict__.get("analyze")
+        if written is not None:
+            cls._analyze_list = written
+            cls.analyze = BaseOptimizer.analyze
+
+    def analyze(
+        self, resource: CloudResource | list[CloudResource], metrics: dict[str, Any] | None = None
+    ) -> list[Any]:
+        """One resource gives its recommendations; a list of them gives what the subclass answers, None included."""
+        if isinstance(resource, list):
+            return list(self._analyze_list(resource))
+        return flatten(self._analyze_list([replace(resource, metrics=dict(metrics or resource.metrics))]))
+
+    def analyze_many(self, items: list[ResourceWithMetrics]) -> list[OptimizationRecommendation]:
+        """All recommendations for these resources, from one call of the subclass's `analyze`."""
+        return flatten(self._analyze_list([replace(item.resource, metrics=item.metrics) for item in items]))
+
+
+def flatten(found: Found) -> list[OptimizationRecommendation]:
+    """One flat list out of entries that are a recommendation, a list of them, or None."""
+    flat: list[OptimizationRecommendation] = []
+    for entry in found:
+        if isinstance(entry, list):
+            flat.extend(entry)
+        elif entry is not None:
+            flat.append(entry)
+    return flat
+
+
+__all__ = ["BaseOptimizer", "OptimizationRecommendation"]
