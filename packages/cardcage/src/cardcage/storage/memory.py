@@ -70,7 +70,7 @@ class MemoryStore:
     def commit(self, *changes: Change) -> None:
         """Make all the changes, in their order, or none of them."""
         with self._lock:
-            # A reader holds either the old contents or the new: the changes are made in a copy, put in place at the end.
+            # The changes are made in a copy that is put in place at the end: a reader holds either the old or the new.
             contents = self._contents.copy()
             for change in changes:
                 _apply(contents, change, self._uid_range)

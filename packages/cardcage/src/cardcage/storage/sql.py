@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, assert_never
@@ -130,12 +131,12 @@ class SqlStore:
             self._engine.dispose()
 
     @contextmanager
-    def _reading(self) -> Iterator[Connection]:
+    def _reading(self) -> Generator[Connection]:
         with self._lock, _translated(self.where), self._engine.connect() as connection, connection.begin():
             yield connection
 
     @contextmanager
-    def _writing(self) -> Iterator[Connection]:
+    def _writing(self) -> Generator[Connection]:
         with self._lock, _translated(self.where), self._engine.connect() as connection:
             writing = connection.execution_options(cardcage_write=True)
             with writing.begin():
@@ -168,26 +169,56 @@ def _database_path(url_or_path: str | os.PathLike[str]) -> str:
 
 
 def _make_private_file(path: Path) -> None:
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    except OSError as error:
+    fault = _make_if_missing(path) or (None if os.access(path, os.R_OK | os.W_OK) else "permission denied")
+    if fault:
         raise Misuse(
-            f'the registry cannot be kept in "{path}": expected a file that can be read and written, '
-            f"found: {(error.strerror or str(error)).lower()}",
+            f'the registry cannot be kept in "{path}": expected a file that can be read and written, found: {fault}',
             code="store_unusable",
             path=str(path),
-        ) from error
+        )
+
+
+def _make_if_missing(path: Path) -> str | None:
+    """Make the file, private to this user; what keeps that from being done, if something does."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except FileExistsError:
+        return f"{path.parent} is not a folder"
+    except OSError as error:
+        return (error.strerror or str(error)).lower()
+    try:
+        # Only a new file is opened here: closing a descriptor of one that this process has open in another store would
+        # drop the locks that SQLite holds on it.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        return None if path.is_file() else "not a regular file"
+    except OSError as error:
+        return (error.strerror or str(error)).lower()
+    return None
 
 
 def _prepare_connection(connection: sqlite3.Connection, _record: object) -> None:
     connection.execute("PRAGMA foreign_keys = ON")
-    # WAL lets others read during a commit. It is a property of the file, and setting it needs the file alone, so it is
-    # set only where it is not: a second process that opens at the same moment then finds it done.
-    if connection.execute("PRAGMA journal_mode").fetchone()[0] not in ("wal", "memory"):
-        connection.execute("PRAGMA journal_mode = WAL")
     # A registration that was reported must outlive a power cut, and so must the fact that a uid was given.
     connection.execute("PRAGMA synchronous = FULL")
+    ours = connection.execute("PRAGMA application_id").fetchone()[0] == schema.APPLICATION_ID
+    empty = connection.execute("PRAGMA page_count").fetchone()[0] == 0
+    if ours or empty:  # another program's file is about to be refused, and is left as it was found
+        _use_write_ahead_log(connection)
+
+
+def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
+    # WAL lets others read during a commit. It is a property of the file, so it is set once. Setting it needs the file
+    # alone, and SQLite does not wait for that as it does for a lock: of two processes that make the file at the same
+    # moment one would fail. It looks again.
+    give_up_at_s = time.monotonic() + BUSY_TIMEOUT_S
+    while connection.execute("PRAGMA journal_mode").fetchone()[0] not in ("wal", "memory"):
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > give_up_at_s:
+                raise
+            time.sleep(0.005)
 
 
 def _begin(connection: Connection) -> None:
@@ -196,7 +227,7 @@ def _begin(connection: Connection) -> None:
 
 
 @contextmanager
-def _translated(where: str) -> Iterator[None]:
+def _translated(where: str) -> Generator[None]:
     try:
         yield
     except DatabaseError as error:
