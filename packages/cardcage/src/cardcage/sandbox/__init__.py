@@ -1,0 +1,1 @@
+"""The walls around a plugin's process: planned as data, applied by one applier, and reported as they really stand."""
