@@ -1,0 +1,490 @@
+"""One connection's state, without any I/O: methods give the bytes to write, and take the bytes that were read.
+
+What a session keeps, and so can check:
+
+- where the connection stands (`state`, see `states`);
+- the calls this side has made and not yet had answered. **Every call is answered exactly once, by a result or an error,
+  a cancelled one too.** So an answer to a cancelled call is expected, and dropped; an answer to a call that was answered or
+  never made is the peer's fault;
+- the calls the peer has made and this side still owes. Ids ascend, so an id is new, open, or over, and no table of old ids
+  is needed. A cancel or a credit for a call that is over crossed its answer on the way, and is dropped;
+- for each stream how many items may still come or go.
+
+Messages are encoded from tuples: that saves building a struct that nobody would see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar, cast, overload
+
+import msgspec
+
+from cardcage_sdk.wire.codec import Encoding, decode_message, decode_value, encode_binary, encode_json, frame_reader
+from cardcage_sdk.wire.errors import LocalProtocolError, RemoteProtocolError, UnsendableValue
+from cardcage_sdk.wire.framing import Data
+from cardcage_sdk.wire.limits import WireLimits
+from cardcage_sdk.wire.messages import (
+    KIND_OF,
+    Call,
+    Cancel,
+    Credit,
+    Error,
+    Hello,
+    Item,
+    Kind,
+    Message,
+    Pong,
+    Ready,
+    Result,
+)
+from cardcage_sdk.wire.states import Direction, Role, State, allowed
+
+T = TypeVar("T")
+
+VERSIONS: Final = (1,)
+"""The protocol versions that this package speaks."""
+
+_HEADER_BYTES: Final = 4
+_NO_STREAM: Final = -1
+
+_TABLES: Final = {
+    (role, state): (allowed(role, state, Direction.SEND), allowed(role, state, Direction.RECEIVE))
+    for role in Role
+    for state in State
+}
+
+
+class Session:
+    """The protocol's side of one connection. Not safe for several threads at once."""
+
+    __slots__ = (
+        "_calls",
+        "_cancelled",
+        "_checks",
+        "_encode",
+        "_features_offered",
+        "_frames",
+        "_last_call_id",
+        "_last_served_id",
+        "_pings",
+        "_receivable",
+        "_sendable",
+        "_serving",
+        "encoding",
+        "features",
+        "limits",
+        "role",
+        "state",
+        "version",
+    )
+
+    def __init__(
+        self,
+        role: Role,
+        *,
+        encoding: Encoding | None = None,
+        limits: WireLimits = WireLimits(),  # noqa: B008 - frozen
+        features: Sequence[str] = (),
+    ) -> None:
+        """A session that nothing was sent on yet.
+
+        A host leaves `encoding` None and learns it from the hello; for a plugin None means binary. `features` are the names
+        of optional features that this side can use; `self.features` holds those of both once the session is ready.
+        """
+        self.role = role
+        self.limits = limits
+        self.encoding: Encoding | None = None
+        self.version: int | None = None
+        self.features: frozenset[str] = frozenset()
+        self._features_offered = tuple(features)
+        self._calls: dict[int, int] = {}
+        self._cancelled: set[int] = set()
+        self._serving: dict[int, int] = {}
+        self._pings: set[int] = set()
+        self._last_call_id = 0
+        self._last_served_id = 0
+        self._checks: dict[type[Message], Callable[[Any], bool]] = {
+            Hello: self._on_hello,
+            Ready: self._on_ready,
+            Call: self._on_call,
+            Result: self._on_answer,
+            Error: self._on_answer,
+            Cancel: self._on_cancel,
+            Item: self._on_item,
+            Credit: self._on_credit,
+            Pong: self._on_pong,
+        }
+        if encoding is None and role is Role.PLUGIN:
+            encoding = Encoding.BINARY
+        if encoding is not None:
+            self._speak(encoding)
+        self._enter(State.OPENING)
+
+    # What the session is at
+
+    @property
+    def mid_frame(self) -> bool:
+        """Whether part of a frame has arrived and the rest has not."""
+        return self.encoding is not None and self._frames.mid_frame
+
+    @property
+    def calls_open(self) -> int:
+        """How many of this side's calls are not answered yet, cancelled ones included."""
+        return len(self._calls) + len(self._cancelled)
+
+    def is_waiting(self, call_id: int) -> bool:
+        """Whether this side's call `call_id` is unanswered and not cancelled."""
+        return call_id in self._calls
+
+    def is_serving(self, call_id: int) -> bool:
+        """Whether the peer's call `call_id` is still to be answered."""
+        return call_id in self._serving
+
+    def items_allowed(self, call_id: int) -> int:
+        """How many items this side may now send for the peer's call `call_id`; 0 where it asked for no stream."""
+        return max(0, self._serving.get(call_id, 0))
+
+    # Sending
+
+    def hello(self, **info: str | int | float | bool | None) -> bytes:
+        """The plugin's first message. `info` tells the host about it, for people who read logs."""
+        return self._send(Kind.HELLO, (Kind.HELLO, VERSIONS, self._features_offered, info))
+
+    def ready(self, **info: str | int | float | bool | None) -> bytes:
+        """The host's answer to the hello, with the version and the features that were chosen."""
+        return self._send(Kind.READY, (Kind.READY, self.version, sorted(self.features), info))
+
+    def call(
+        self,
+        method: str,
+        args: Sequence[Any] | Mapping[str, Any],
+        *,
+        deadline_ms: int | None = None,
+        credit: int = 0,
+        meta: Mapping[str, str | int | float | bool | None] | None = None,
+    ) -> tuple[int, bytes]:
+        """Begin a call; returns its id and the bytes. `credit` above 0 asks for a stream."""
+        if len(self._calls) + len(self._cancelled) >= self.limits.in_flight_calls:
+            raise LocalProtocolError(
+                f"{self.limits.in_flight_calls} calls are unanswered, and no more may be", code="call_limit"
+            )
+        if not 0 <= credit <= self.limits.credit:
+            raise LocalProtocolError(f"credit is 0 to {self.limits.credit}, not {credit}", code="credit")
+        call_id = self._last_call_id + 1
+        data = self._send(2, (2, call_id, method, args, deadline_ms, credit, meta))
+        self._last_call_id = call_id
+        self._calls[call_id] = credit or _NO_STREAM
+        return call_id, data
+
+    def result(self, call_id: int, value: Any) -> bytes:
+        """Answer the peer's call."""
+        if call_id not in self._serving:
+            raise self._not_owed(call_id)
+        data = self._send(3, (3, call_id, value))
+        del self._serving[call_id]
+        return data
+
+    def error(self, call_id: int, code: str, message: str, data: Any = None) -> bytes:
+        """Answer the peer's call with a failure; `code` is one of `ERROR_CODES`."""
+        if call_id not in self._serving:
+            raise self._not_owed(call_id)
+        frame = self._send(4, (4, call_id, code, message, data))
+        del self._serving[call_id]
+        return frame
+
+    def cancel(self, call_id: int, reason: str) -> bytes:
+        """Give up this side's call: its answer and its items, when they come, are dropped."""
+        if call_id not in self._calls:
+            raise self._not_waiting(call_id)
+        data = self._send(5, (5, call_id, reason))
+        del self._calls[call_id]
+        self._cancelled.add(call_id)
+        return data
+
+    def item(self, call_id: int, value: Any) -> bytes:
+        """One item of the stream that the peer's call asked for; spends one credit."""
+        if call_id not in self._serving:
+            raise self._not_owed(call_id)
+        left = self._serving[call_id]
+        if left <= 0:
+            why = "asked for no stream" if left == _NO_STREAM else "has no credit left"
+            raise LocalProtocolError(f"call {call_id} {why}, so no item may be sent", code="credit")
+        data = self._send(6, (6, call_id, value))
+        self._serving[call_id] = left - 1
+        return data
+
+    def credit(self, call_id: int, n: int) -> bytes:
+        """Let the peer send `n` further items of the stream."""
+        left = self._calls.get(call_id)
+        if left is None:
+            raise self._not_waiting(call_id)
+        if left == _NO_STREAM or n < 1 or left + n > self.limits.credit:
+            raise LocalProtocolError(f"call {call_id} can't be given {n} more credit", code="credit")
+        data = self._send(7, (7, call_id, n))
+        self._calls[call_id] = left + n
+        return data
+
+    def event(self, name: str, data: Any) -> bytes:
+        """Publish a fact."""
+        return self._send(8, (8, name, data))
+
+    def log(self, level: str, message: str, fields: Mapping[str, Any] | None = None) -> bytes:
+        """One line for the peer's log."""
+        return self._send(9, (9, level, message, fields))
+
+    def metric(self, name: str, kind: str, value: float, tags: Mapping[str, str] | None = None) -> bytes:
+        """One measurement."""
+        return self._send(10, (10, name, kind, value, tags))
+
+    def ping(self, nonce: int) -> bytes:
+        """Ask for a pong of the same nonce."""
+        if nonce in self._pings:
+            raise LocalProtocolError(f"ping {nonce} is not answered yet")
+        data = self._send(11, (11, nonce))
+        self._pings.add(nonce)
+        return data
+
+    def pong(self, nonce: int) -> bytes:
+        """Answer a ping."""
+        return self._send(12, (12, nonce))
+
+    def goodbye(self, code: str, message: str = "") -> bytes:
+        """Say that this side calls no more; the second goodbye of the two ends the session."""
+        return self._send(13, (13, code, message))
+
+    # Receiving
+
+    def receive_data(self, data: Data) -> list[Message]:
+        """Take bytes that were read; return the messages that they complete, in order.
+
+        The bytes are copied where they are needed later, so the caller may reuse its buffer at once.
+        Raises `RemoteProtocolError` at the first fault, after which the session is closed.
+        """
+        if self.state is State.CLOSED:
+            if not len(data):
+                return []
+            raise LocalProtocolError("the session is closed and reads no more data")
+        messages: list[Message] = []
+        try:
+            if self.encoding is None:
+                if not len(data):
+                    return messages
+                self._speak(_encoding_of(data[0]))
+            encoding = cast("Encoding", self.encoding)
+            for frame in self._frames.split(data):
+                message = decode_message(encoding, frame)
+                if self._accept(message):
+                    messages.append(message)
+        except RemoteProtocolError as fault:
+            raise self._broken(fault, messages) from None
+        return messages
+
+    def receive_eof(self) -> None:
+        """Take note that the peer has hung up. Raises `RemoteProtocolError` where no goodbye came before."""
+        state, self_mid_frame = self.state, self.mid_frame
+        self._enter(State.CLOSED)
+        if state in (State.CLOSING, State.CLOSED) and not self_mid_frame:
+            return
+        where = "in the middle of a message" if self_mid_frame else "without a goodbye"
+        raise RemoteProtocolError(f"hung up {where}, in state {state}", code="hung_up")
+
+    @overload
+    def decode(self, raw: msgspec.Raw, type: type[T]) -> T: ...
+    @overload
+    def decode(self, raw: msgspec.Raw, type: Any = Any) -> Any: ...
+    def decode(self, raw: msgspec.Raw, type: Any = Any) -> Any:  # noqa: A002 - msgspec's own word
+        """Read a value that a message carries, straight into `type`.
+
+        Raises `msgspec.ValidationError`, which names the path, where the value has another shape, is malformed, or (for
+        `Any`) nests deeper than the limit. A value that was left out reads as None.
+        """
+        return decode_value(cast("Encoding", self.encoding), raw, type, self.limits.depth)
+
+    # Inside
+
+    def _speak(self, encoding: Encoding) -> None:
+        self.encoding = encoding
+        self._encode = encode_binary if encoding is Encoding.BINARY else encode_json
+        self._frames = frame_reader(encoding, self.limits.frame_bytes)
+
+    def _enter(self, state: State) -> None:
+        self.state = state
+        self._sendable, self._receivable = _TABLES[self.role, state]
+
+    def _send(self, kind: int, message: tuple[Any, ...]) -> bytes:
+        after = self._sendable.get(kind)  # type: ignore[call-overload]
+        if after is None:
+            raise self._forbidden(Kind(kind))
+        data = self._encoded(message)
+        if after is not self.state:
+            self._enter(after)
+        return data
+
+    def _encoded(self, message: tuple[Any, ...]) -> bytes:
+        try:
+            data = self._encode(message)
+        except (TypeError, ValueError, OverflowError, RecursionError) as fault:
+            raise UnsendableValue(f"a {_name(message[0])} can't be encoded: {fault}") from fault
+        if len(data) > self.limits.frame_bytes:
+            raise UnsendableValue(
+                f"a {_name(message[0])} of {len(data)} bytes can't be sent: frames are limited to {self.limits.frame_bytes} bytes"
+            )
+        return data
+
+    def _accept(self, message: Message) -> bool:
+        """Check a message against the state and the tables; False means that it is dropped."""
+        of_type = type(message)
+        after = self._receivable.get(KIND_OF[of_type])
+        if after is None:
+            raise self._unexpected(KIND_OF[of_type])
+        if after is not self.state:
+            self._enter(after)
+        check = self._checks.get(of_type)
+        return check is None or check(message)
+
+    def _on_hello(self, message: Hello) -> bool:
+        common = set(VERSIONS) & set(message.versions)
+        if not common:
+            raise RemoteProtocolError(
+                f"offers protocol versions {_listed(message.versions)}, but this {self.role} speaks {_listed(VERSIONS)}",
+                code="unsupported_version",
+            )
+        self.version = max(common)
+        self.features = frozenset(self._features_offered) & frozenset(message.features)
+        return True
+
+    def _on_ready(self, message: Ready) -> bool:
+        if message.version not in VERSIONS:
+            raise RemoteProtocolError(
+                f"chose protocol version {message.version}, but was offered {_listed(VERSIONS)}",
+                code="unsupported_version",
+            )
+        strange = set(message.features) - set(self._features_offered)
+        if strange:
+            raise RemoteProtocolError(
+                f"chose features that were not offered: {', '.join(sorted(strange))}", code="unsupported_version"
+            )
+        self.version = message.version
+        self.features = frozenset(message.features)
+        return True
+
+    def _on_call(self, message: Call) -> bool:
+        if message.id <= self._last_served_id:
+            raise RemoteProtocolError(
+                f"began call {message.id} after call {self._last_served_id}, but call ids ascend", code="call_id"
+            )
+        if len(self._serving) >= self.limits.in_flight_calls:
+            raise RemoteProtocolError(
+                f"began a call while {self.limits.in_flight_calls} others are unanswered, the most there may be",
+                code="call_limit",
+            )
+        self._check_credit(message.id, message.credit)
+        self._last_served_id = message.id
+        self._serving[message.id] = message.credit or _NO_STREAM
+        return True
+
+    def _on_answer(self, message: Result | Error) -> bool:
+        if self._calls.pop(message.id, None) is not None:
+            return True
+        if message.id in self._cancelled:
+            self._cancelled.remove(message.id)
+            return False
+        raise self._not_open(message.id, "answered")
+
+    def _on_item(self, message: Item) -> bool:
+        left = self._calls.get(message.id)
+        if left is None:
+            if message.id in self._cancelled:
+                return False
+            raise self._not_open(message.id, "sent an item for")
+        if left <= 0:
+            why = "asked for no stream" if left == _NO_STREAM else "had no credit left"
+            raise RemoteProtocolError(f"sent an item for call {message.id}, which {why}", code="credit")
+        self._calls[message.id] = left - 1
+        return True
+
+    def _on_cancel(self, message: Cancel) -> bool:
+        return self._is_open_or_over(message.id, "cancelled")
+
+    def _on_credit(self, message: Credit) -> bool:
+        if not self._is_open_or_over(message.id, "gave credit for"):
+            return False
+        left = self._serving[message.id]
+        if left == _NO_STREAM:
+            raise RemoteProtocolError(f"gave credit for call {message.id}, which asked for no stream", code="credit")
+        self._check_credit(message.id, left + message.n)
+        self._serving[message.id] = left + message.n
+        return True
+
+    def _on_pong(self, message: Pong) -> bool:
+        if message.nonce not in self._pings:
+            raise RemoteProtocolError(f"answered ping {message.nonce}, which was not sent", code="unexpected_message")
+        self._pings.remove(message.nonce)
+        return True
+
+    def _is_open_or_over(self, call_id: int, deed: str) -> bool:
+        if call_id in self._serving:
+            return True
+        if call_id > self._last_served_id:
+            raise RemoteProtocolError(f"{deed} call {call_id}, which it never made", code="call_id")
+        return False
+
+    def _check_credit(self, call_id: int, credit: int) -> None:
+        if credit > self.limits.credit:
+            raise RemoteProtocolError(
+                f"gave call {call_id} a credit of {credit}, but it is limited to {self.limits.credit}", code="credit"
+            )
+
+    def _broken(self, fault: RemoteProtocolError, received: list[Message]) -> RemoteProtocolError:
+        """Close the session; complete the fault with whose it was, what came before it, and a last word for the peer."""
+        whole = RemoteProtocolError(f"the {self.role.peer} {fault.message}", code=fault.code)
+        whole.received = received
+        if self.encoding is not None and Kind.GOODBYE in self._sendable:
+            whole.farewell = self._encode((Kind.GOODBYE, fault.code, whole.message[:1000]))
+        self._enter(State.CLOSED)
+        return whole
+
+    def _unexpected(self, kind: Kind) -> RemoteProtocolError:
+        expected = _listed(_name(kind) for kind in self._receivable) or "nothing"
+        return RemoteProtocolError(
+            f"sent {_name(kind)} in state {self.state}, expected {expected}", code="unexpected_message"
+        )
+
+    def _forbidden(self, kind: Kind) -> LocalProtocolError:
+        return LocalProtocolError(
+            f"a {self.role} may not send {_name(kind)} in state {self.state}", code="unexpected_message"
+        )
+
+    def _not_open(self, call_id: int, deed: str) -> RemoteProtocolError:
+        why = "was answered before" if call_id <= self._last_call_id else "was never made"
+        return RemoteProtocolError(f"{deed} call {call_id}, which {why}", code="call_id")
+
+    def _not_owed(self, call_id: int) -> LocalProtocolError:
+        return LocalProtocolError(
+            f"call {call_id} of the {self.role.peer} is not open: answered before or never made", code="call_id"
+        )
+
+    def _not_waiting(self, call_id: int) -> LocalProtocolError:
+        return LocalProtocolError(f"call {call_id} of this {self.role} is not open", code="call_id")
+
+
+def _encoding_of(first: int) -> Encoding:
+    match first:
+        case 0x00:
+            return Encoding.BINARY
+        case 0x5B:
+            return Encoding.JSON
+        case _:
+            shown = f" ({chr(first)!r})" if 0x20 < first < 0x7F else ""
+            raise RemoteProtocolError(
+                f"began with byte 0x{first:02x}{shown}, expected a hello that begins with 0x00 (binary) or 0x5b ('[', JSON)"
+            )
+
+
+def _name(kind: int) -> str:
+    return Kind(kind).name.lower()
+
+
+def _listed(things: Any) -> str:
+    return ", ".join(str(thing) for thing in things)
