@@ -1,7 +1,7 @@
 """Reads a package folder once, safely, and names what it read by one digest.
 
-The canonical form, version 1. The digest is SHA-256 over the line `cardcage-package-1` and a line feed, and after it, for
-each entry in ascending order of the bytes of its path:
+The canonical form, version 1. The digest is SHA-256 over the line `cardcage-package-1` and a line feed, and after it,
+for each entry in ascending order of the bytes of its path:
 
 | field    | bytes                                                                                     |
 |----------|-------------------------------------------------------------------------------------------|
@@ -9,9 +9,10 @@ each entry in ascending order of the bytes of its path:
 | path     | length as u64 big-endian, then the path in UTF-8: relative to the package, parts joined by `/` |
 | contents | length as u64 big-endian, then the bytes of the file, or the target text of the link      |
 
-Owners, times, other mode bits and empty folders do not count, so that a copy, an archive and a checkout of the same release
-have the same digest. What `IGNORED_NAMES` and `IGNORED_SUFFIXES` name is left out: it appears by itself when a package is
-worked on. Plugins must not be run in a way that would use it (see SECURITY.md).
+Owners, times, other mode bits and empty folders do not count, so that a copy, an archive and a checkout of the same
+release have the same digest. What `IGNORED_NAMES` and `IGNORED_SUFFIXES` name is left out: it appears by itself when a
+package is worked on. Nothing of it may be run, so the interpreter of a plugin is told not to use `__pycache__`; byte
+code that stands elsewhere could be imported, and counts.
 
 A package may be changed by someone else while it is read. Every folder and file is therefore opened beneath the one
 before it, never by its whole path and never through a link, and what was opened is looked at again: a swap during the
@@ -33,23 +34,12 @@ from cardcage.foundation.errors import Fault, InvalidDocument
 from cardcage.foundation.limits import MIB, PACKAGE_BYTES_MAX, PACKAGE_FILES_MAX
 
 IGNORED_NAMES: Final = frozenset(
-    {
-        "__pycache__",
-        ".git",
-        ".hg",
-        ".svn",
-        ".DS_Store",
-        ".pytest_cache",
-        ".mypy_cache",
-        ".ruff_cache",
-        ".idea",
-        ".vscode",
-    }
+    "__pycache__ .git .hg .svn .DS_Store .pytest_cache .mypy_cache .ruff_cache .idea .vscode".split()
 )
 """Files and folders that version control, editors and test runners leave, wherever they stand in a package."""
 
-IGNORED_SUFFIXES: Final = ("~", ".swp", ".swo", ".pyc")
-"""Endings of editors' backups and of byte code."""
+IGNORED_SUFFIXES: Final = ("~", ".swp", ".swo")
+"""Endings of editors' backups and swap files; names that begin with `.#` are editors' locks, and are ignored too."""
 
 DEPTH_MAX: Final = 32
 """Folders within folders. Packages of the usual ecosystems stay under 12; each level holds a descriptor open."""
@@ -146,7 +136,7 @@ class _TooMuch(Exception):
 
 @dataclass(slots=True, kw_only=True)
 class _Walk:
-    """One walk through a package, in the order of the paths' bytes, so that one hash can take everything as it comes."""
+    """One walk through a package, in the order of the paths' bytes: one hash takes everything as it comes."""
 
     limits: PackageLimits
     keep: frozenset[str]
@@ -299,7 +289,7 @@ def link_fault(target: str, depth: int) -> str | None:
     """What is wrong with a link to `target` that stands `depth` folders below the package's top, if something is.
 
     `..` may only lead: each then climbs from a real folder, so the count alone tells where it arrives. After another
-    link's name it would climb from wherever that one leads. A link into what is ignored would be a way around the digest.
+    link's name it would climb from wherever that one leads. A link into what is ignored would get around the digest.
     """
     if not _is_utf8(os.fsencode(target)):
         return "expected a link whose target is UTF-8"
