@@ -93,6 +93,15 @@ class AnomalyDetector(Protocol):
         ...
 
 
+@extension_point("resource_scanner", version=1)
+class ResourceScanner(Protocol):
+    """Lists resources that a bill does not show."""
+
+    def scan(self) -> AsyncIterator[list[CloudResource]]:
+        """Stream the resources, some at a time."""
+        ...
+
+
 OptimizationEngine = Optimizer
 AlertHandler = NotificationChannel
 
@@ -103,6 +112,7 @@ EXTENSION_POINTS: Final[tuple[type, ...]] = (
     Policy,
     NotificationChannel,
     AnomalyDetector,
+    ResourceScanner,
 )
 
 PLUGIN_TYPES: Final[dict[str, str]] = {
@@ -114,6 +124,7 @@ PLUGIN_TYPES: Final[dict[str, str]] = {
     "notifier": "notification_channel@1",
     "notification_channel": "notification_channel@1",
     "anomaly_detector": "anomaly_detector@1",
+    "resource_scanner": "resource_scanner@1",
 }
 """What a manifest's `type` says it provides, where it has no `provides`."""
 

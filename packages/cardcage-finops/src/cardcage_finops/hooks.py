@@ -20,7 +20,7 @@ POST_COST_ANALYSIS = "post_cost_analysis"
 def hook(name: str, priority: int = 50) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Mark a function or method as a step of the hook `name`; lower priorities run first.
 
-    Where the hook is `post_cost_analysis`, the function gets an `AnalysisContext`, whatever form it crossed the wire in.
+    A step of `post_cost_analysis` gets an `AnalysisContext`, whatever form it crossed the wire in.
     """
 
     def mark(function: Callable[..., Any]) -> Callable[..., Any]:

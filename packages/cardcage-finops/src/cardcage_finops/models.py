@@ -147,8 +147,8 @@ class OptimizationRecommendation(Struct, frozen=True, kw_only=True):
 class RowIssue(Struct, frozen=True, kw_only=True):
     """Something wrong with one row of a bill, and what was done about it.
 
-    `corrected`: the row was taken with one value mended; `refused`: the row was not taken; `noted`: the row was taken as
-    it stands, but is worth a look. Row 1 is the first row under the header; row 0 means the file as a whole.
+    `corrected`: the row was taken with one value mended; `refused`: the row was not taken; `noted`: it was taken as it
+    stands, but is worth a look. Row 1 is the first row under the header; row 0 means the file as a whole.
     """
 
     row: int

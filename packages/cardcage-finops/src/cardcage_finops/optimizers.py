@@ -1,7 +1,7 @@
 """`BaseOptimizer`: an optimizer that is handed all instances at once, as CloudSage writes them.
 
-A subclass says `analyze(self, instances)` and answers one entry an instance, None where there is nothing to do. The same
-class serves `optimizer@1`, whose `analyze` takes one resource: both ways in are open.
+A subclass says `analyze(self, instances)` and answers one entry an instance, None where there is nothing to do. It also
+serves `optimizer@1`, whose `analyze` takes one resource: both ways in are open.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from cardcage_finops.models import CloudResource, OptimizationRecommendation, ResourceWithMetrics
 
-Found = Iterable["OptimizationRecommendation | list[OptimizationRecommendation] | None"]
+Found = Iterable[OptimizationRecommendation | None]
 
 
 class BaseOptimizer(CloudMindPluginBase):
@@ -35,7 +35,7 @@ class BaseOptimizer(CloudMindPluginBase):
         """One resource gives its recommendations; a list of them gives what the subclass answers, None included."""
         if isinstance(resource, list):
             return list(self._analyze_list(resource))
-        return flatten(self._analyze_list([replace(resource, metrics=dict(metrics or resource.metrics))]))
+        return [*flatten(self._analyze_list([replace(resource, metrics=dict(metrics or resource.metrics))]))]
 
     def analyze_many(self, items: list[ResourceWithMetrics]) -> list[OptimizationRecommendation]:
         """All recommendations for these resources, from one call of the subclass's `analyze`."""
@@ -43,14 +43,8 @@ class BaseOptimizer(CloudMindPluginBase):
 
 
 def flatten(found: Found) -> list[OptimizationRecommendation]:
-    """One flat list out of entries that are a recommendation, a list of them, or None."""
-    flat: list[OptimizationRecommendation] = []
-    for entry in found:
-        if isinstance(entry, list):
-            flat.extend(entry)
-        elif entry is not None:
-            flat.append(entry)
-    return flat
+    """The entries that are a recommendation, without the Nones."""
+    return [entry for entry in found if entry is not None]
 
 
 __all__ = ["BaseOptimizer", "OptimizationRecommendation"]
