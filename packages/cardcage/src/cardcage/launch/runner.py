@@ -51,7 +51,7 @@ class LaunchSpec:
     """What to start: the plan of its walls and the folders behind it.
 
     `package_dir`, `data_dir` and `temp_dir` are paths on the host. What the plugin sees them as is in the plan
-    (`plan.inside`). `plugin_path` are folders of Python packages that the plugin may import besides its own (SDK, packs).
+    (`plan.inside`), and so are the packages that it may import besides its own.
     """
 
     instance: InstanceId
@@ -67,7 +67,8 @@ class LaunchSpec:
 class Process:
     """A started process: the host's ends of its wire socket and of its standard streams, each owned by the caller.
 
-    `sock` is a connected AF_UNIX stream socket; `stdout` and `stderr` are readable pipe descriptors or None.
+    `sock` is a connected AF_UNIX stream socket; `stdout` and `stderr` are readable pipe descriptors or None. `handle`
+    is the runner's own record of it, and nobody else's business.
     """
 
     pid: int
@@ -76,6 +77,7 @@ class Process:
     stderr: int | None
     report: EnforcementReport
     facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    handle: object = field(default=None, repr=False, compare=False)
 
 
 class Runner(Protocol):
@@ -88,8 +90,11 @@ class Runner(Protocol):
     name: str
 
     async def start(self, spec: LaunchSpec) -> Process:
-        """Start the process. Raises `Refused` below the plan's floor, `PluginFault(code="setup_failed")` where the walls
-        could not be put up, `Misuse` for a spec that this runner cannot run. A cancelled start leaves no process."""
+        """Start the process and hand back the host's ends of it.
+
+        Raises `Refused` below the plan's floor, `PluginFault(code="setup_failed")` where the walls could not be put up,
+        `Misuse` for a spec that this runner cannot run. A cancelled start leaves no process.
+        """
         ...
 
     async def wait(self, process: Process) -> Exit:

@@ -71,7 +71,8 @@ class Mount(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One thing in the plugin's file tree, in the order in which it is put there.
 
     `bind` shows `source` of the host; `tmpfs` is memory of at most `size_bytes`; `file` holds `content`; `symlink`
-    points to `source`; `device` is a node of the host's /dev; `mask` hides what stands at `target` behind an empty folder.
+    points to `source`; `device` is a node of the host's /dev; `mask` hides what stands at `target` behind an empty
+    folder.
     """
 
     kind: Literal["bind", "tmpfs", "proc", "device", "symlink", "file", "directory", "mask"]
