@@ -1,7 +1,7 @@
 """Who broke the protocol: this side (`LocalProtocolError`) or the peer (`RemoteProtocolError`).
 
-A local error is a bug in the code that drives the session; the session stays as it was and may be used further. A remote
-error ends the session: what the peer sends after it cannot be trusted to mean anything.
+A local error is a bug in the code that drives the session; the session stays as it was and may be used further. A
+remote error ends the session: what the peer sends after it cannot be trusted to mean anything.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ class UnsendableValue(LocalProtocolError):
 class RemoteProtocolError(ProtocolError):
     """The peer sent what the protocol forbids. The session is closed.
 
-    Codes: `malformed`, `frame_too_large`, `unexpected_message`, `unsupported_version`, `call_limit`, `call_id`, `credit`,
-    `hung_up`.
+    Codes: `malformed`, `frame_too_large`, `unexpected_message`, `unsupported_version`, `call_limit`, `call_id`,
+    `credit`, `hung_up`.
 
-    `received` holds the good messages that stood before the fault in the same chunk of data; they would otherwise be lost.
-    `farewell` is a goodbye that may be written, as a courtesy to the peer's author, before the connection is dropped; it is
-    empty where the peer's encoding is not known.
+    `received` holds the good messages that stood before the fault in the same chunk of data, and would otherwise be
+    lost. `farewell` is a goodbye that may be written, as a courtesy to the peer's author, before the connection is
+    dropped; it is empty where the peer's encoding is not known.
     """
 
     code = "malformed"

@@ -1,8 +1,8 @@
 """Bytes to frames: what has arrived is cut into whole frames, and the rest is kept for later.
 
-An unfinished frame waits in one growing bytearray, to which bytes are only ever appended, so that a frame fed byte by byte
-costs no more than its length. A length is checked before anything is kept for it. A frame's bytes are its own: nothing
-points into the buffer that the caller reads its socket into.
+An unfinished frame waits in one growing bytearray, to which bytes are only ever appended, so that a frame fed byte by
+byte costs no more than its length. A length is checked before anything is kept for it. A frame's bytes are its own:
+nothing points into the buffer that the caller reads its socket into.
 """
 
 from __future__ import annotations
@@ -27,6 +27,10 @@ class FrameReader(Protocol):
 
     mid_frame: bool
 
+    def whole(self, data: Data) -> bytes | None:
+        """The frame in `data` where that is exactly one and nothing is held, as most often; else None: use `split`."""
+        ...
+
     def split(self, data: Data) -> Iterator[Data]:
         """Yield each frame that `data` completes. Raises `RemoteProtocolError` at a frame beyond the limit."""
         ...
@@ -42,6 +46,12 @@ class BinaryFrames:
         self._held = bytearray()
         self._wanted = _HEADER_BYTES
         self.mid_frame = False
+
+    def whole(self, data: Data) -> bytes | None:
+        size = len(data) - _HEADER_BYTES
+        if self.mid_frame or size < 0 or size > self._limit or _read_length(data)[0] != size:
+            return None
+        return bytes(data[_HEADER_BYTES:])
 
     def split(self, data: Data) -> Iterator[Data]:
         if not self.mid_frame:
@@ -96,6 +106,12 @@ class JsonLines:
         self._limit = limit
         self._held = bytearray()
         self.mid_frame = False
+
+    def whole(self, data: Data) -> bytes | None:
+        line = bytes(data)
+        if self._held or len(line) > self._limit or line.find(b"\n") != len(line) - 1 or not line.strip():
+            return None
+        return line
 
     def split(self, data: Data) -> Iterator[Data]:
         # Only what is new is searched for line ends: what is held has none.

@@ -1,7 +1,7 @@
 """The fourteen messages, as msgspec structs that encode to arrays whose first element is their kind.
 
-Values of any shape (`args`, `value`, `data`, `fields`) stay `msgspec.Raw` until `Session.decode` reads them, once, straight
-into the type that their receiver declares.
+Values of any shape (`args`, `value`, `data`, `fields`) stay `msgspec.Raw` until `Session.decode` reads them, once,
+straight into the type that their receiver declares.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class _Message(msgspec.Struct, array_like=True, frozen=True, kw_only=True, gc=Fa
     """What all messages share. Free of cycles, so the garbage collector need not look at them."""
 
 
-class Hello(_Message, tag=Kind.HELLO.value):
+class Hello(_Message, frozen=True, tag=Kind.HELLO.value):
     """The plugin's first message: the protocol versions and features it offers. `info` tells of it (sdk, language)."""
 
     versions: Annotated[list[Count], Meta(min_length=1, max_length=64)]
@@ -71,7 +71,7 @@ class Hello(_Message, tag=Kind.HELLO.value):
     info: Annotated[dict[str, Scalar], Meta(max_length=64)] = {}
 
 
-class Ready(_Message, tag=Kind.READY.value):
+class Ready(_Message, frozen=True, tag=Kind.READY.value):
     """The host's answer to the hello: the version and the features that both will use."""
 
     version: Count
@@ -79,7 +79,7 @@ class Ready(_Message, tag=Kind.READY.value):
     info: Annotated[dict[str, Scalar], Meta(max_length=64)] = {}
 
 
-class Call(_Message, tag=Kind.CALL.value):
+class Call(_Message, frozen=True, tag=Kind.CALL.value):
     """Asks the receiver to run `method`. `args` is an array (by position) or a map (by name).
 
     `deadline_ms` counts from the receipt. `credit` above 0 asks for a stream and permits that many items.
@@ -93,14 +93,14 @@ class Call(_Message, tag=Kind.CALL.value):
     meta: Annotated[dict[str, Scalar], Meta(max_length=64)] | None = None
 
 
-class Result(_Message, tag=Kind.RESULT.value):
+class Result(_Message, frozen=True, tag=Kind.RESULT.value):
     """Answers a call, and ends its stream."""
 
     id: Id
     value: Raw = ABSENT
 
 
-class Error(_Message, tag=Kind.ERROR.value):
+class Error(_Message, frozen=True, tag=Kind.ERROR.value):
     """Answers a call that failed. `code` is one of `ERROR_CODES`; `data` holds further facts or nil."""
 
     id: Id
@@ -109,35 +109,35 @@ class Error(_Message, tag=Kind.ERROR.value):
     data: Raw = ABSENT
 
 
-class Cancel(_Message, tag=Kind.CANCEL.value):
+class Cancel(_Message, frozen=True, tag=Kind.CANCEL.value):
     """The caller no longer wants the answer. One is still owed, so that both sides can forget the id."""
 
     id: Id
     reason: str = ""
 
 
-class Item(_Message, tag=Kind.ITEM.value):
+class Item(_Message, frozen=True, tag=Kind.ITEM.value):
     """One item of the stream that a call asked for."""
 
     id: Id
     value: Raw
 
 
-class Credit(_Message, tag=Kind.CREDIT.value):
+class Credit(_Message, frozen=True, tag=Kind.CREDIT.value):
     """The caller takes `n` further items of its stream."""
 
     id: Id
     n: Id
 
 
-class Event(_Message, tag=Kind.EVENT.value):
+class Event(_Message, frozen=True, tag=Kind.EVENT.value):
     """A fact, in the past tense; not answered."""
 
     name: Name
     data: Raw = ABSENT
 
 
-class Log(_Message, tag=Kind.LOG.value):
+class Log(_Message, frozen=True, tag=Kind.LOG.value):
     """One line for the log; `fields` is a map or nil."""
 
     level: LogLevel
@@ -145,7 +145,7 @@ class Log(_Message, tag=Kind.LOG.value):
     fields: Raw = ABSENT
 
 
-class Metric(_Message, tag=Kind.METRIC.value):
+class Metric(_Message, frozen=True, tag=Kind.METRIC.value):
     """One measurement: an increment (counter), a level (gauge) or an observation (histogram)."""
 
     name: Name
@@ -154,19 +154,19 @@ class Metric(_Message, tag=Kind.METRIC.value):
     tags: Annotated[dict[str, str], Meta(max_length=64)] | None = None
 
 
-class Ping(_Message, tag=Kind.PING.value):
+class Ping(_Message, frozen=True, tag=Kind.PING.value):
     """Asks for a `Pong` of the same nonce."""
 
     nonce: Count
 
 
-class Pong(_Message, tag=Kind.PONG.value):
+class Pong(_Message, frozen=True, tag=Kind.PONG.value):
     """Answers a `Ping`."""
 
     nonce: Count
 
 
-class Goodbye(_Message, tag=Kind.GOODBYE.value):
+class Goodbye(_Message, frozen=True, tag=Kind.GOODBYE.value):
     """No more calls come from the sender. `code` says why (`stopping`, `protocol_error`, ...)."""
 
     code: Code

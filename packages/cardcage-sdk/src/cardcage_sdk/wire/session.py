@@ -3,11 +3,11 @@
 What a session keeps, and so can check:
 
 - where the connection stands (`state`, see `states`);
-- the calls this side has made and not yet had answered. **Every call is answered exactly once, by a result or an error,
-  a cancelled one too.** So an answer to a cancelled call is expected, and dropped; an answer to a call that was answered or
-  never made is the peer's fault;
-- the calls the peer has made and this side still owes. Ids ascend, so an id is new, open, or over, and no table of old ids
-  is needed. A cancel or a credit for a call that is over crossed its answer on the way, and is dropped;
+- the calls this side has made and not yet had answered. **Every call is answered exactly once, by a result or an
+  error, a cancelled one too.** So an answer to a cancelled call is expected, and dropped; an answer to a call that was
+  answered or never made is the peer's fault;
+- the calls the peer has made and this side still owes. Ids ascend, so an id is new, open, or over, and no table of old
+  ids is needed. A cancel or a credit for a call that is over crossed its answer on the way, and is dropped;
 - for each stream how many items may still come or go.
 
 Messages are encoded from tuples: that saves building a struct that nobody would see.
@@ -15,12 +15,12 @@ Messages are encoded from tuples: that saves building a struct that nobody would
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, TypeVar, cast, overload
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, TypeVar, overload
 
 import msgspec
 
-from cardcage_sdk.wire.codec import Encoding, decode_message, decode_value, encode_binary, encode_json, frame_reader
+from cardcage_sdk.wire.codec import CODECS, Encoding, malformed
 from cardcage_sdk.wire.errors import LocalProtocolError, RemoteProtocolError, UnsendableValue
 from cardcage_sdk.wire.framing import Data
 from cardcage_sdk.wire.limits import WireLimits
@@ -45,13 +45,35 @@ T = TypeVar("T")
 VERSIONS: Final = (1,)
 """The protocol versions that this package speaks."""
 
-_HEADER_BYTES: Final = 4
 _NO_STREAM: Final = -1
 
-_TABLES: Final = {
-    (role, state): (allowed(role, state, Direction.SEND), allowed(role, state, Direction.RECEIVE))
+# As plain numbers, looked up once: members of an enumeration are slow to find, to hash and to encode.
+_HELLO: Final = int(Kind.HELLO)
+_READY: Final = int(Kind.READY)
+_CALL: Final = int(Kind.CALL)
+_RESULT: Final = int(Kind.RESULT)
+_ERROR: Final = int(Kind.ERROR)
+_CANCEL: Final = int(Kind.CANCEL)
+_ITEM: Final = int(Kind.ITEM)
+_CREDIT: Final = int(Kind.CREDIT)
+_EVENT: Final = int(Kind.EVENT)
+_LOG: Final = int(Kind.LOG)
+_METRIC: Final = int(Kind.METRIC)
+_PING: Final = int(Kind.PING)
+_PONG: Final = int(Kind.PONG)
+_GOODBYE: Final = int(Kind.GOODBYE)
+
+_SENDABLE: Final[dict[tuple[Role, State], dict[int, State]]] = {
+    (role, state): {int(kind): after for kind, after in allowed(role, state, Direction.SEND).items()}
     for role in Role
     for state in State
+}
+
+_RECEIVABLE: Final = {
+    (role, state): {of_type: after[kind] for of_type, kind in KIND_OF.items() if kind in after}
+    for role in Role
+    for state in State
+    for after in [allowed(role, state, Direction.RECEIVE)]
 }
 
 
@@ -62,11 +84,15 @@ class Session:
         "_calls",
         "_cancelled",
         "_checks",
+        "_codec",
+        "_enclose",
         "_encode",
         "_features_offered",
         "_frames",
         "_last_call_id",
         "_last_served_id",
+        "_load_as",
+        "_load_message",
         "_pings",
         "_receivable",
         "_sendable",
@@ -89,8 +115,8 @@ class Session:
     ) -> None:
         """A session that nothing was sent on yet.
 
-        A host leaves `encoding` None and learns it from the hello; for a plugin None means binary. `features` are the names
-        of optional features that this side can use; `self.features` holds those of both once the session is ready.
+        A host leaves `encoding` None and learns it from the hello; for a plugin None means binary. `features` are the
+        names of optional features that this side can use; `self.features` holds those of both once it is ready.
         """
         self.role = role
         self.limits = limits
@@ -149,11 +175,11 @@ class Session:
 
     def hello(self, **info: str | int | float | bool | None) -> bytes:
         """The plugin's first message. `info` tells the host about it, for people who read logs."""
-        return self._send(Kind.HELLO, (Kind.HELLO, VERSIONS, self._features_offered, info))
+        return self._send(_HELLO, (_HELLO, VERSIONS, self._features_offered, info))
 
     def ready(self, **info: str | int | float | bool | None) -> bytes:
         """The host's answer to the hello, with the version and the features that were chosen."""
-        return self._send(Kind.READY, (Kind.READY, self.version, sorted(self.features), info))
+        return self._send(_READY, (_READY, self.version, sorted(self.features), info))
 
     def call(
         self,
@@ -172,7 +198,7 @@ class Session:
         if not 0 <= credit <= self.limits.credit:
             raise LocalProtocolError(f"credit is 0 to {self.limits.credit}, not {credit}", code="credit")
         call_id = self._last_call_id + 1
-        data = self._send(2, (2, call_id, method, args, deadline_ms, credit, meta))
+        data = self._send(_CALL, (_CALL, call_id, method, args, deadline_ms, credit, meta))
         self._last_call_id = call_id
         self._calls[call_id] = credit or _NO_STREAM
         return call_id, data
@@ -181,7 +207,7 @@ class Session:
         """Answer the peer's call."""
         if call_id not in self._serving:
             raise self._not_owed(call_id)
-        data = self._send(3, (3, call_id, value))
+        data = self._send(_RESULT, (_RESULT, call_id, value))
         del self._serving[call_id]
         return data
 
@@ -189,7 +215,7 @@ class Session:
         """Answer the peer's call with a failure; `code` is one of `ERROR_CODES`."""
         if call_id not in self._serving:
             raise self._not_owed(call_id)
-        frame = self._send(4, (4, call_id, code, message, data))
+        frame = self._send(_ERROR, (_ERROR, call_id, code, message, data))
         del self._serving[call_id]
         return frame
 
@@ -197,7 +223,7 @@ class Session:
         """Give up this side's call: its answer and its items, when they come, are dropped."""
         if call_id not in self._calls:
             raise self._not_waiting(call_id)
-        data = self._send(5, (5, call_id, reason))
+        data = self._send(_CANCEL, (_CANCEL, call_id, reason))
         del self._calls[call_id]
         self._cancelled.add(call_id)
         return data
@@ -210,7 +236,7 @@ class Session:
         if left <= 0:
             why = "asked for no stream" if left == _NO_STREAM else "has no credit left"
             raise LocalProtocolError(f"call {call_id} {why}, so no item may be sent", code="credit")
-        data = self._send(6, (6, call_id, value))
+        data = self._send(_ITEM, (_ITEM, call_id, value))
         self._serving[call_id] = left - 1
         return data
 
@@ -221,37 +247,37 @@ class Session:
             raise self._not_waiting(call_id)
         if left == _NO_STREAM or n < 1 or left + n > self.limits.credit:
             raise LocalProtocolError(f"call {call_id} can't be given {n} more credit", code="credit")
-        data = self._send(7, (7, call_id, n))
+        data = self._send(_CREDIT, (_CREDIT, call_id, n))
         self._calls[call_id] = left + n
         return data
 
     def event(self, name: str, data: Any) -> bytes:
         """Publish a fact."""
-        return self._send(8, (8, name, data))
+        return self._send(_EVENT, (_EVENT, name, data))
 
     def log(self, level: str, message: str, fields: Mapping[str, Any] | None = None) -> bytes:
         """One line for the peer's log."""
-        return self._send(9, (9, level, message, fields))
+        return self._send(_LOG, (_LOG, level, message, fields))
 
     def metric(self, name: str, kind: str, value: float, tags: Mapping[str, str] | None = None) -> bytes:
         """One measurement."""
-        return self._send(10, (10, name, kind, value, tags))
+        return self._send(_METRIC, (_METRIC, name, kind, value, tags))
 
     def ping(self, nonce: int) -> bytes:
         """Ask for a pong of the same nonce."""
         if nonce in self._pings:
             raise LocalProtocolError(f"ping {nonce} is not answered yet")
-        data = self._send(11, (11, nonce))
+        data = self._send(_PING, (_PING, nonce))
         self._pings.add(nonce)
         return data
 
     def pong(self, nonce: int) -> bytes:
         """Answer a ping."""
-        return self._send(12, (12, nonce))
+        return self._send(_PONG, (_PONG, nonce))
 
     def goodbye(self, code: str, message: str = "") -> bytes:
         """Say that this side calls no more; the second goodbye of the two ends the session."""
-        return self._send(13, (13, code, message))
+        return self._send(_GOODBYE, (_GOODBYE, code, message))
 
     # Receiving
 
@@ -261,21 +287,20 @@ class Session:
         The bytes are copied where they are needed later, so the caller may reuse its buffer at once.
         Raises `RemoteProtocolError` at the first fault, after which the session is closed.
         """
-        if self.state is State.CLOSED:
-            if not len(data):
-                return []
-            raise LocalProtocolError("the session is closed and reads no more data")
         messages: list[Message] = []
+        if not len(data):
+            return messages
         try:
             if self.encoding is None:
-                if not len(data):
-                    return messages
                 self._speak(_encoding_of(data[0]))
-            encoding = cast("Encoding", self.encoding)
-            for frame in self._frames.split(data):
-                message = decode_message(encoding, frame)
-                if self._accept(message):
-                    messages.append(message)
+            frame = self._frames.whole(data)
+            if frame is not None:
+                self._take(frame, messages)
+            else:
+                for frame in self._frames.split(data):
+                    self._take(frame, messages)
+            if self.state is State.CLOSED and self.mid_frame:
+                raise RemoteProtocolError("sent more in state closed, expected nothing", code="unexpected_message")
         except RemoteProtocolError as fault:
             raise self._broken(fault, messages) from None
         return messages
@@ -299,55 +324,72 @@ class Session:
         Raises `msgspec.ValidationError`, which names the path, where the value has another shape, is malformed, or (for
         `Any`) nests deeper than the limit. A value that was left out reads as None.
         """
-        return decode_value(cast("Encoding", self.encoding), raw, type, self.limits.depth)
+        if type is not Any:
+            # The way of nearly every call: a declared type that was seen before. All else goes the long way.
+            try:
+                return self._load_as(type)(raw)
+            except (ValueError, TypeError, RecursionError):
+                pass
+        return self._codec.value(raw, type, self.limits.depth)
 
     # Inside
 
     def _speak(self, encoding: Encoding) -> None:
         self.encoding = encoding
-        self._encode = encode_binary if encoding is Encoding.BINARY else encode_json
-        self._frames = frame_reader(encoding, self.limits.frame_bytes)
+        self._codec = codec = CODECS[encoding]
+        self._encode = codec.encode
+        self._enclose = codec.enclose
+        self._load_message = codec.load_message
+        self._load_as = codec.load_as
+        self._frames = codec.reader(self.limits.frame_bytes)
 
     def _enter(self, state: State) -> None:
         self.state = state
-        self._sendable, self._receivable = _TABLES[self.role, state]
+        self._sendable = _SENDABLE[self.role, state]
+        self._receivable = _RECEIVABLE[self.role, state]
 
     def _send(self, kind: int, message: tuple[Any, ...]) -> bytes:
-        after = self._sendable.get(kind)  # type: ignore[call-overload]
+        after = self._sendable.get(kind)
         if after is None:
-            raise self._forbidden(Kind(kind))
-        data = self._encoded(message)
+            raise LocalProtocolError(
+                f"a {self.role} may not send {_name(kind)} in state {self.state}", code="unexpected_message"
+            )
+        try:
+            body = self._encode(message)
+        except (TypeError, ValueError, OverflowError, RecursionError) as fault:
+            raise UnsendableValue(f"a {_name(kind)} can't be encoded: {fault}") from fault
+        if len(body) > self.limits.frame_bytes:
+            raise UnsendableValue(
+                f"a {_name(kind)} of {len(body)} bytes can't be sent: frames are limited to {self.limits.frame_bytes}"
+            )
         if after is not self.state:
             self._enter(after)
-        return data
+        return self._enclose(body)
 
-    def _encoded(self, message: tuple[Any, ...]) -> bytes:
+    def _take(self, frame: Data, messages: list[Message]) -> None:
+        """Decode one frame, check it against the state and the tables, and add it unless it is to be dropped."""
         try:
-            data = self._encode(message)
-        except (TypeError, ValueError, OverflowError, RecursionError) as fault:
-            raise UnsendableValue(f"a {_name(message[0])} can't be encoded: {fault}") from fault
-        if len(data) > self.limits.frame_bytes:
-            raise UnsendableValue(
-                f"a {_name(message[0])} of {len(data)} bytes can't be sent: frames are limited to {self.limits.frame_bytes} bytes"
-            )
-        return data
-
-    def _accept(self, message: Message) -> bool:
-        """Check a message against the state and the tables; False means that it is dropped."""
+            message = self._load_message(frame)
+        except (ValueError, TypeError, RecursionError) as fault:
+            raise malformed(fault) from None
         of_type = type(message)
-        after = self._receivable.get(KIND_OF[of_type])
+        after = self._receivable.get(of_type)
         if after is None:
-            raise self._unexpected(KIND_OF[of_type])
+            expected = _listed(_name(KIND_OF[each]) for each in self._receivable) or "nothing"
+            raise RemoteProtocolError(
+                f"sent {_name(KIND_OF[of_type])} in state {self.state}, expected {expected}", code="unexpected_message"
+            )
         if after is not self.state:
             self._enter(after)
         check = self._checks.get(of_type)
-        return check is None or check(message)
+        if check is None or check(message):
+            messages.append(message)
 
     def _on_hello(self, message: Hello) -> bool:
         common = set(VERSIONS) & set(message.versions)
         if not common:
             raise RemoteProtocolError(
-                f"offers protocol versions {_listed(message.versions)}, but this {self.role} speaks {_listed(VERSIONS)}",
+                f"offers protocol versions {_listed(message.versions)}, but the {self.role} speaks {_listed(VERSIONS)}",
                 code="unsupported_version",
             )
         self.version = max(common)
@@ -437,24 +479,13 @@ class Session:
             )
 
     def _broken(self, fault: RemoteProtocolError, received: list[Message]) -> RemoteProtocolError:
-        """Close the session; complete the fault with whose it was, what came before it, and a last word for the peer."""
+        """Close the session; complete the fault: whose it was, what came before it, and a last word for the peer."""
         whole = RemoteProtocolError(f"the {self.role.peer} {fault.message}", code=fault.code)
         whole.received = received
-        if self.encoding is not None and Kind.GOODBYE in self._sendable:
-            whole.farewell = self._encode((Kind.GOODBYE, fault.code, whole.message[:1000]))
+        if self.encoding is not None and _GOODBYE in self._sendable:
+            whole.farewell = self._enclose(self._encode((_GOODBYE, fault.code, whole.message[:1000])))
         self._enter(State.CLOSED)
         return whole
-
-    def _unexpected(self, kind: Kind) -> RemoteProtocolError:
-        expected = _listed(_name(kind) for kind in self._receivable) or "nothing"
-        return RemoteProtocolError(
-            f"sent {_name(kind)} in state {self.state}, expected {expected}", code="unexpected_message"
-        )
-
-    def _forbidden(self, kind: Kind) -> LocalProtocolError:
-        return LocalProtocolError(
-            f"a {self.role} may not send {_name(kind)} in state {self.state}", code="unexpected_message"
-        )
 
     def _not_open(self, call_id: int, deed: str) -> RemoteProtocolError:
         why = "was answered before" if call_id <= self._last_call_id else "was never made"
@@ -478,7 +509,7 @@ def _encoding_of(first: int) -> Encoding:
         case _:
             shown = f" ({chr(first)!r})" if 0x20 < first < 0x7F else ""
             raise RemoteProtocolError(
-                f"began with byte 0x{first:02x}{shown}, expected a hello that begins with 0x00 (binary) or 0x5b ('[', JSON)"
+                f"began with byte 0x{first:02x}{shown}, expected a hello: 0x00 (binary) or 0x5b ('[', JSON)"
             )
 
 
@@ -486,5 +517,5 @@ def _name(kind: int) -> str:
     return Kind(kind).name.lower()
 
 
-def _listed(things: Any) -> str:
+def _listed(things: Iterable[object]) -> str:
     return ", ".join(str(thing) for thing in things)

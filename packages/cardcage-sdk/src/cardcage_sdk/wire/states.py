@@ -1,11 +1,11 @@
 """The life of one connection, as data.
 
-`TRANSITIONS` says which kind may be sent or received in which state, and the state that follows. A pair that it lacks is
-an error that names both. Two kinds belong to one side: only the plugin says hello, only the host says ready.
+`TRANSITIONS` says which kind may be sent or received in which state, and the state that follows. A pair that it lacks
+is an error that names both. Two kinds belong to one side: only the plugin says hello, only the host says ready.
 
-A goodbye closes a connection in two steps, so that answers on the way are not lost: the first, from either side, leads to
-CLOSING, where open calls may still be answered but none begun; the second, from either side, to CLOSED. A call may still be
-*received* in CLOSING, because the peer may have sent it before it read our goodbye.
+A goodbye closes a connection in two steps, so that answers on the way are not lost: the first, from either side, leads
+to CLOSING, where open calls may still be answered but none begun; the second, from either side, to CLOSED. A call may
+still be *received* in CLOSING, because the peer may have sent it before it read our goodbye.
 """
 
 from __future__ import annotations
