@@ -55,6 +55,8 @@ LIFECYCLE: Final[Mapping[tuple[PluginState, LifecycleAction], PluginState]] = Ma
         (_S.ACTIVE, _A.FAIL): _S.ERROR,
         (_S.INACTIVE, _A.START): _S.ACTIVE,
         (_S.INACTIVE, _A.UNLOAD): _S.UNLOADING,
+        # A stopped plugin keeps its process, and a process can die.
+        (_S.INACTIVE, _A.FAIL): _S.ERROR,
         (_S.UNLOADING, _A.FINISH_UNLOAD): _S.UNLOADED,
         (_S.UNLOADING, _A.FAIL): _S.ERROR,
         (_S.ERROR, _A.UNLOAD): _S.UNLOADING,

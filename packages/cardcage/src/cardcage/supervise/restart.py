@@ -14,7 +14,6 @@ from typing import Final
 
 from cardcage.foundation.errors import Misuse
 
-
 INTENSITY_MAX: Final = 1000
 """Each counted restart is remembered, so there is a most of them."""
 
