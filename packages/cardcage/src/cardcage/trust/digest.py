@@ -34,7 +34,8 @@ from cardcage.foundation.errors import Fault, InvalidDocument
 from cardcage.foundation.limits import MIB, PACKAGE_BYTES_MAX, PACKAGE_FILES_MAX
 
 IGNORED_NAMES: Final = frozenset(
-    "__pycache__ .git .hg .svn .DS_Store .pytest_cache .mypy_cache .ruff_cache .idea .vscode".split()
+    {"__pycache__", ".git", ".hg", ".svn", ".DS_Store"}
+    | {".pytest_cache", ".mypy_cache", ".ruff_cache", ".idea", ".vscode"}
 )
 """Files and folders that version control, editors and test runners leave, wherever they stand in a package."""
 
@@ -79,6 +80,7 @@ class PackageContents:
     paths: tuple[str, ...]
     executables: frozenset[str] = frozenset()
     kept: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
+    faults: tuple[Fault, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +100,12 @@ def digest_package(package_dir: Path, *, limits: PackageLimits = _NO_LIMITS_BUT_
     Raises `InvalidDocument` (code `package_invalid`) with every fault: links that leave the package, devices, pipes,
     sockets, files that cannot be read, names that are not UTF-8, and sizes above `limits`.
     """
-    return read_package(package_dir, limits=limits).digest
+    contents = read_package(package_dir, limits=limits)
+    if contents.faults:
+        raise InvalidDocument(
+            f'package "{package_dir}"', contents.faults, code="package_invalid", path=str(package_dir)
+        )
+    return contents.digest
 
 
 def read_package(
@@ -111,7 +118,7 @@ def read_package(
     """Read the whole package: its digest, its paths, and the contents of the files named in `keep`.
 
     Of a kept file the first `keep_bytes_max` bytes and one more are kept, so that its reader sees that it is too large.
-    Raises as `digest_package` does.
+    `faults` is empty where all of it could be read and is allowed; otherwise the digest means nothing.
     """
     walk = _Walk(limits=limits, keep=frozenset(keep), keep_bytes_max=keep_bytes_max)
     try:
@@ -125,8 +132,6 @@ def read_package(
             pass  # the fault that says so was gathered
         finally:
             os.close(root)
-    if walk.faults:
-        raise InvalidDocument(f'package "{package_dir}"', walk.faults, code="package_invalid", path=str(package_dir))
     return walk.contents()
 
 
@@ -151,7 +156,11 @@ class _Walk:
     def contents(self) -> PackageContents:
         digest = PackageDigest(sha256=self.hash.hexdigest(), files=len(self.paths), total_bytes=self.total_bytes)
         return PackageContents(
-            digest=digest, paths=tuple(self.paths), executables=frozenset(self.executables), kept=self.kept
+            digest=digest,
+            paths=tuple(self.paths),
+            executables=frozenset(self.executables),
+            kept=self.kept,
+            faults=tuple(self.faults),
         )
 
     def folder(self, folder: int, prefix: str, depth: int) -> None:
