@@ -58,14 +58,12 @@ class FocusCostSource(CostSourcePlugin):
             )
 
     def read(self, columns: list[str]) -> Iterator[ChargeBatch]:
-        """Stream the bill. A column that the bill lacks comes as Nones."""
+        """Stream the bill. A column that it lacks comes as Nones; what `probe` told of the file is not told again."""
         with BillFile(self.bill) as file:
             layout = Layout(self.bill, file.header)
             reader = Reader(layout, columns)
-            head = [*file.issues, *layout.issues]
             for rows in file.batches():
-                yield reader.batch(rows, head)
-                head = []
+                yield reader.batch(rows)
 
 
 class Layout:
@@ -127,7 +125,7 @@ class Reader:
         self.currencies: set[str] = set()
         self._dates: dict[str, str | None] = {}
 
-    def batch(self, rows: RawRows, issues: list[RowIssue]) -> ChargeBatch:
+    def batch(self, rows: RawRows) -> ChargeBatch:
         """Check the vital columns always, so that the same rows are taken whatever is asked for; then the others."""
         ledger = RowLedger(rows=rows)
         checked: dict[str, Column] = {}
@@ -143,7 +141,7 @@ class Reader:
         for name in self.asked:
             if name not in checked:
                 checked[name] = self._asked(ledger, rows, checked, name)
-        return ledger.close({name: checked[name] for name in self.asked}, issues)
+        return ledger.close({name: checked[name] for name in self.asked})
 
     def _asked(self, ledger: RowLedger, rows: RawRows, checked: dict[str, Column], name: str) -> Column:
         if name in self.layout.found:

@@ -109,6 +109,7 @@ class BillFile:
         binary: IO[bytes] = io.BufferedReader(self._raw, 1 << 17)
         if binary.peek(2)[:2] == b"\x1f\x8b":  # type: ignore[attr-defined]
             binary = io.BufferedReader(gzip.GzipFile(fileobj=binary), 1 << 17)  # type: ignore[arg-type]
+        self._bytes = binary
         encoding = self._encoding(binary.peek(1 << 16))  # type: ignore[attr-defined]
         return io.TextIOWrapper(binary, encoding=encoding, errors=_MARK_UNDECODABLE, newline="")
 
@@ -139,10 +140,10 @@ class BillFile:
         return [name.strip() for name in header]
 
     def _next_batch(self) -> RawRows:
-        first, start, width, undecodable = self._number + 1, self._text.buffer.tell(), len(self.header), _undecodable[0]
+        first, start, width, undecodable = self._number + 1, self._bytes.tell(), len(self.header), _undecodable[0]
         numbers, cells, refused = list[int](), list[list[str]](), list[RowIssue]()
         while len(cells) < ROWS_PER_BATCH and len(refused) < ISSUES_PER_BATCH:
-            if not len(cells) & 15 and self._text.buffer.tell() - start > BYTES_PER_BATCH:
+            if not len(cells) & 15 and self._bytes.tell() - start > BYTES_PER_BATCH:
                 break
             try:
                 row = next(self._reader)
@@ -197,7 +198,7 @@ class RowLedger:
         """This row is taken as it stands."""
         self._tell(position, column, code, message, "noted")
 
-    def close(self, columns: dict[str, Column], issues: list[RowIssue] | None = None) -> ChargeBatch:
+    def close(self, columns: dict[str, Column]) -> ChargeBatch:
         """The batch without its refused rows, with everything that was said about them."""
         rows = self.rows
         numbers = rows.numbers
@@ -213,7 +214,7 @@ class RowLedger:
             taken=len(numbers),
             corrected=len(self.corrected - self.refused),
             refused=rows.read - len(numbers),
-            issues=_bounded([*(issues or []), *rows.issues, *self.issues]),
+            issues=_bounded([*rows.issues, *self.issues]),
             rows=[] if contiguous else numbers,
             done=rows.done,
         )

@@ -254,7 +254,8 @@ class DailyCost(Struct, frozen=True, kw_only=True):
     """One series of cost, a value a day without gaps, of one service, account and currency.
 
     An empty `service` or `account` means all of them. `parts` splits the same amounts by dimension, so that causes can
-    be ranked: {"RegionId": {"eu-west-1": [...]}, "ResourceId": {...}}; each list is as long as `amounts`.
+    be ranked: {"RegionId": {"eu-west-1": [...]}, "ResourceId": {...}}; each list is as long as `amounts`. With the
+    dimension `ChargeCategory` detectors look at usage alone, so that fees, taxes and credits raise no alarm.
     """
 
     service: str = ""

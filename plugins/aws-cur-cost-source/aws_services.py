@@ -1,0 +1,46 @@
+"""AWS product codes by the name and FOCUS category of their service, where a report does not say the name itself."""
+
+from __future__ import annotations
+
+from typing import Final
+
+SERVICES: Final[dict[str, tuple[str, str]]] = {
+    "AWSCloudTrail": ("AWS CloudTrail", "Management and Governance"),
+    "AWSConfig": ("AWS Config", "Management and Governance"),
+    "AWSCostExplorer": ("AWS Cost Explorer", "Management and Governance"),
+    "AWSDataTransfer": ("AWS Data Transfer", "Networking"),
+    "AWSELB": ("Elastic Load Balancing", "Networking"),
+    "AWSGlue": ("AWS Glue", "Analytics"),
+    "AWSLambda": ("AWS Lambda", "Compute"),
+    "AWSQueueService": ("Amazon Simple Queue Service", "Integration"),
+    "AWSSecretsManager": ("AWS Secrets Manager", "Security"),
+    "AWSSystemsManager": ("AWS Systems Manager", "Management and Governance"),
+    "AWSXRay": ("AWS X-Ray", "Developer Tools"),
+    "AmazonApiGateway": ("Amazon API Gateway", "Integration"),
+    "AmazonAthena": ("Amazon Athena", "Analytics"),
+    "AmazonCloudFront": ("Amazon CloudFront", "Networking"),
+    "AmazonCloudWatch": ("AmazonCloudWatch", "Management and Governance"),
+    "AmazonDynamoDB": ("Amazon DynamoDB", "Databases"),
+    "AmazonEC2": ("Amazon Elastic Compute Cloud", "Compute"),
+    "AmazonECR": ("Amazon EC2 Container Registry (ECR)", "Compute"),
+    "AmazonECS": ("Amazon Elastic Container Service", "Compute"),
+    "AmazonEFS": ("Amazon Elastic File System", "Storage"),
+    "AmazonEKS": ("Amazon Elastic Container Service for Kubernetes", "Compute"),
+    "AmazonES": ("Amazon OpenSearch Service", "Analytics"),
+    "AmazonElastiCache": ("Amazon ElastiCache", "Databases"),
+    "AmazonGlacier": ("Amazon Glacier", "Storage"),
+    "AmazonGuardDuty": ("Amazon GuardDuty", "Security"),
+    "AmazonKinesis": ("Amazon Kinesis", "Analytics"),
+    "AmazonMSK": ("Amazon Managed Streaming for Apache Kafka", "Analytics"),
+    "AmazonRDS": ("Amazon Relational Database Service", "Databases"),
+    "AmazonRedshift": ("Amazon Redshift", "Analytics"),
+    "AmazonRoute53": ("Amazon Route 53", "Networking"),
+    "AmazonS3": ("Amazon Simple Storage Service", "Storage"),
+    "AmazonSES": ("Amazon Simple Email Service", "Integration"),
+    "AmazonSNS": ("Amazon Simple Notification Service", "Integration"),
+    "AmazonSageMaker": ("Amazon SageMaker", "AI and Machine Learning"),
+    "AmazonVPC": ("Amazon Virtual Private Cloud", "Networking"),
+    "ComputeSavingsPlans": ("Savings Plans for AWS Compute usage", "Compute"),
+    "awskms": ("AWS Key Management Service", "Security"),
+    "awswaf": ("AWS WAF", "Security"),
+}
