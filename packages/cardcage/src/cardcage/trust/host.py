@@ -36,8 +36,8 @@ def this_host() -> Host:
 def host_faults(host: Host, requires: Mapping[str, str], platforms: Iterable[str]) -> list[Fault]:
     """What this host lacks: versions out of range, and a platform that the package does not name.
 
-    A program in `requires` that `host` does not know is another product's (a package may be made for several hosts), and
-    is none of ours to judge.
+    A program in `requires` that `host` does not know is another product's (a package may be made for several hosts),
+    and is none of ours to judge.
     """
     faults = [
         Fault(path=f"requires.{program}", message=message)
