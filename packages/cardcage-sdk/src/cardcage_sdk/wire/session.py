@@ -88,6 +88,7 @@ class Session:
         "_enclose",
         "_encode",
         "_features_offered",
+        "_frame_bytes_max",
         "_frames",
         "_last_call_id",
         "_last_served_id",
@@ -97,6 +98,7 @@ class Session:
         "_receivable",
         "_sendable",
         "_serving",
+        "_whole",
         "encoding",
         "features",
         "limits",
@@ -124,6 +126,7 @@ class Session:
         self.version: int | None = None
         self.features: frozenset[str] = frozenset()
         self._features_offered = tuple(features)
+        self._frame_bytes_max = limits.frame_bytes
         self._calls: dict[int, int] = {}
         self._cancelled: set[int] = set()
         self._serving: dict[int, int] = {}
@@ -293,14 +296,23 @@ class Session:
         try:
             if self.encoding is None:
                 self._speak(_encoding_of(data[0]))
-            frame = self._frames.whole(data)
-            if frame is not None:
-                self._take(frame, messages)
-            else:
-                for frame in self._frames.split(data):
-                    self._take(frame, messages)
+            alone = self._whole(data)
+            for frame in self._frames.split(data) if alone is None else (alone,):
+                try:
+                    message = self._load_message(frame)
+                except (ValueError, TypeError, RecursionError) as fault:
+                    raise malformed(fault) from None
+                of_type = type(message)
+                after = self._receivable.get(of_type)
+                if after is None:
+                    raise self._unexpected(of_type)
+                if after is not self.state:
+                    self._enter(after)
+                check = self._checks.get(of_type)
+                if check is None or check(message):
+                    messages.append(message)
             if self.state is State.CLOSED and self.mid_frame:
-                raise RemoteProtocolError("sent more in state closed, expected nothing", code="unexpected_message")
+                raise self._unexpected(None)
         except RemoteProtocolError as fault:
             raise self._broken(fault, messages) from None
         return messages
@@ -342,6 +354,7 @@ class Session:
         self._load_message = codec.load_message
         self._load_as = codec.load_as
         self._frames = codec.reader(self.limits.frame_bytes)
+        self._whole = self._frames.whole
 
     def _enter(self, state: State) -> None:
         self.state = state
@@ -358,32 +371,13 @@ class Session:
             body = self._encode(message)
         except (TypeError, ValueError, OverflowError, RecursionError) as fault:
             raise UnsendableValue(f"a {_name(kind)} can't be encoded: {fault}") from fault
-        if len(body) > self.limits.frame_bytes:
+        if len(body) > self._frame_bytes_max:
             raise UnsendableValue(
                 f"a {_name(kind)} of {len(body)} bytes can't be sent: frames are limited to {self.limits.frame_bytes}"
             )
         if after is not self.state:
             self._enter(after)
         return self._enclose(body)
-
-    def _take(self, frame: Data, messages: list[Message]) -> None:
-        """Decode one frame, check it against the state and the tables, and add it unless it is to be dropped."""
-        try:
-            message = self._load_message(frame)
-        except (ValueError, TypeError, RecursionError) as fault:
-            raise malformed(fault) from None
-        of_type = type(message)
-        after = self._receivable.get(of_type)
-        if after is None:
-            expected = _listed(_name(KIND_OF[each]) for each in self._receivable) or "nothing"
-            raise RemoteProtocolError(
-                f"sent {_name(KIND_OF[of_type])} in state {self.state}, expected {expected}", code="unexpected_message"
-            )
-        if after is not self.state:
-            self._enter(after)
-        check = self._checks.get(of_type)
-        if check is None or check(message):
-            messages.append(message)
 
     def _on_hello(self, message: Hello) -> bool:
         common = set(VERSIONS) & set(message.versions)
@@ -486,6 +480,13 @@ class Session:
             whole.farewell = self._enclose(self._encode((_GOODBYE, fault.code, whole.message[:1000])))
         self._enter(State.CLOSED)
         return whole
+
+    def _unexpected(self, of_type: type[Message] | None) -> RemoteProtocolError:
+        found = _name(KIND_OF[of_type]) if of_type else "more"
+        expected = _listed(_name(KIND_OF[each]) for each in self._receivable) or "nothing"
+        return RemoteProtocolError(
+            f"sent {found} in state {self.state}, expected {expected}", code="unexpected_message"
+        )
 
     def _not_open(self, call_id: int, deed: str) -> RemoteProtocolError:
         why = "was answered before" if call_id <= self._last_call_id else "was never made"
