@@ -1,0 +1,39 @@
+# What people and CI do with this repository. Each target says in one line what it is for; `make` lists them.
+PYTHON ?=
+export PYTHON
+BIN := .venv/bin
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup test check format dist lock clean
+
+help: ## list the targets
+	@grep -E '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: ## make .venv with everything locked in requirements/dev.txt
+	@scripts/bootstrap
+
+test: setup ## run every test, installing the Debian packages that some of them need where it may
+	@scripts/debian-packages
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: setup ## ruff, pyright strict, the layers, and the documents against the code
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/pyright
+	@$(BIN)/lint-imports
+	@$(BIN)/python -m pytest -q tests/docs
+
+format: setup ## put every file into ruff's form, and fix what it can fix
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+dist: setup ## build the wheels and source archives of the three packages into dist/
+	@scripts/build-dist dist
+
+lock: setup ## bring requirements/*.txt up to date with the *.in files
+	@scripts/lock
+
+clean: ## remove what the other targets made, .venv included
+	@rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
