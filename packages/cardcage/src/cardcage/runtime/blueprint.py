@@ -10,9 +10,9 @@ from cardcage.contracts import ExtensionPoint
 from cardcage.foundation.limits import CALL_TIMEOUT_S, CONNECT_TIMEOUT_S, START_TIMEOUT_S, STOP_TIMEOUT_S
 from cardcage.foundation.names import InstanceId
 from cardcage.launch.runner import LaunchSpec
+from cardcage.manifest import Manifest
 from cardcage.permissions import Grants
 from cardcage.supervise import RestartPolicy
-from cardcage.trust import VerifiedRelease
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,8 @@ class Blueprint:
     """One instance: which release, with which config and grants, behind which walls, held to which contracts."""
 
     instance: InstanceId
-    release: VerifiedRelease
+    manifest: Manifest
+    digest: str
     config: Mapping[str, Any]
     grants: Grants
     spec: LaunchSpec
@@ -43,11 +44,11 @@ class Blueprint:
 
     @property
     def plugin(self) -> str:
-        return self.release.manifest.name
+        return self.manifest.name
 
     @property
     def version(self) -> str:
-        return self.release.manifest.version
+        return self.manifest.version
 
     @property
     def label(self) -> str:

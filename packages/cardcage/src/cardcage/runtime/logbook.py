@@ -105,7 +105,9 @@ def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:
     """At most 32 fields, names and texts escaped."""
     kept = list(fields.items())[:32]
     return {
-        escape(str(name)): escape(value) if isinstance(value, str) else escape(repr(value))
+        escape(str(name)): escape(value)
+        if isinstance(value, str)
+        else escape(repr(value))
         if not isinstance(value, int | float | bool | type(None))
         else value
         for name, value in kept

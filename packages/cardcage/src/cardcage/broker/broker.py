@@ -1,0 +1,275 @@
+"""The broker: it knows every live instance and every in-process provider, and routes what goes between them.
+
+Four kinds of traffic: typed calls to one provider or to all of an extension point, calls by bare name, ordered hooks,
+and events. Whatever a plugin does wrong comes back as an outcome of that plugin alone; the others go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from cardcage.broker.events import Callback, Event, EventBus
+from cardcage.broker.providers import InstanceProvider, LocalProvider, PluginInfo, Provider, proxy_of
+from cardcage.broker.services import ServiceTable
+from cardcage.contracts import ExtensionPoint, bind_arguments, check_provider
+from cardcage.foundation.clock import Clock
+from cardcage.foundation.errors import CardcageError, Misuse
+from cardcage.foundation.names import EVENT_NAME_PATTERN, InterfaceRef
+from cardcage.runtime import HookMark, Instance, InstanceHealth
+from cardcage.supervise import PluginState
+
+_EVENT_NAME: Final = re.compile(EVENT_NAME_PATTERN)
+_HOST_EVENTS: Final = ("plugin.", "cardcage.", "host.")
+
+__all__ = ["Broker", "HookOutcome", "HookStep", "InstanceHealth", "Outcome", "Tool"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What came of one of several calls: `value`, or the `error` of that plugin alone."""
+
+    plugin: PluginInfo
+    value: Any = None
+    error: CardcageError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HookStep:
+    """One link of a hook's chain: who it was, and the error where it failed."""
+
+    plugin: PluginInfo
+    method: str
+    error: CardcageError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HookOutcome:
+    """The context as the chain left it, and every link in the order in which it ran."""
+
+    context: Any
+    steps: Sequence[HookStep]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tool:
+    """A function that a plugin offers to agents; `parameters` is a JSON Schema."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+    plugin: PluginInfo
+
+
+class Broker:
+    """Routes calls, hooks and events between the host and its plugins."""
+
+    def __init__(self, *, services: ServiceTable, clock: Clock) -> None:
+        self.bus = EventBus()
+        self.services = services
+        self._clock = clock
+        self._instances: dict[str, tuple[InstanceProvider, frozenset[InterfaceRef]]] = {}
+        self._local: dict[InterfaceRef, list[LocalProvider]] = {}
+
+    # who is there -------------------------------------------------------------------------------------------------
+
+    def add(self, instance: Instance, *, isolation: str, provides: Sequence[InterfaceRef]) -> PluginInfo:
+        """Make an instance known. `provides` is what its manifest says."""
+        provider = InstanceProvider(instance, isolation)
+        self._instances[instance.id] = (provider, frozenset(provides))
+        return provider.info
+
+    def remove(self, instance_id: str) -> None:
+        """Forget an instance and end its subscriptions."""
+        self._instances.pop(instance_id, None)
+        self.bus.unsubscribe_owner(instance_id)
+
+    def provide(
+        self, point: ExtensionPoint, implementation: Any, *, name: str, version: str = "0", priority: int = 50
+    ) -> None:
+        """Let the host's own code provide an extension point, in process and trusted."""
+        provider = LocalProvider(implementation, name=name, version=version, priority=priority)
+        provider.check(point)
+        self._local.setdefault(point.ref, []).append(provider)
+
+    def info(self, instance_id: str) -> PluginInfo:
+        """Who an instance is. Raises `Misuse` where it is not known."""
+        return self._provider(instance_id).info
+
+    def providers(self, point: ExtensionPoint) -> list[Any]:
+        """Typed proxies of all active providers, by priority (lower first) and then by name.
+
+        An instance that is being restarted counts as active: calls to it wait.
+        """
+        return [proxy_of(point, provider) for provider in self._providing(point)]
+
+    def broken_providers(self, point: ExtensionPoint) -> list[tuple[PluginInfo, str]]:
+        """Active plugins that claim to provide `point` and lack its methods, with what is missing."""
+        broken: list[tuple[PluginInfo, str]] = []
+        for provider, provides in self._instances.values():
+            description = provider.instance.description
+            if point.ref in provides and description is not None:
+                faults = check_provider(point, description.method_names())
+                if faults:
+                    broken.append((provider.info, "; ".join(map(str, faults))))
+        return broken
+
+    # calls --------------------------------------------------------------------------------------------------------
+
+    async def call(self, instance_id: str, method: str, args: Any, *, timeout_s: float | None = None) -> Any:
+        """Call any public method of a plugin by its bare name; the result is plain data."""
+        return await self._provider(instance_id).instance.call(method, args, timeout_s=timeout_s)
+
+    async def call_all(
+        self, point: ExtensionPoint, method: str, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> list[Outcome]:
+        """Call one method of every active provider at the same time; one outcome each, in the providers' order."""
+        spec = point.methods.get(method)
+        if spec is None:
+            raise Misuse(f"extension point {point.ref} has no method {method!r} (it has: {', '.join(point.methods)})")
+        bound = bind_arguments(spec, args, kwargs or {})
+
+        async def one(provider: Provider) -> Outcome:
+            try:
+                return Outcome(plugin=provider.info, value=await provider.invoke(spec, bound))
+            except CardcageError as error:
+                return Outcome(plugin=provider.info, error=error)
+
+        return list(await asyncio.gather(*map(one, self._providing(point))))
+
+    # hooks --------------------------------------------------------------------------------------------------------
+
+    def hooked(self, name: str) -> list[tuple[InstanceProvider, HookMark]]:
+        """The chain of a hook in order: hook priority, then plugin priority, then name; lower runs earlier."""
+        chain = [
+            (provider, mark)
+            for provider, _ in self._instances.values()
+            if provider.instance.state is PluginState.ACTIVE and provider.instance.description is not None
+            for mark in provider.instance.description.hooks
+            if mark.name == name
+        ]
+        return sorted(chain, key=lambda link: (link[1].priority, link[0].priority, link[0].info.instance))
+
+    async def run_hook(self, name: str, context: Any, *, timeout_s: float | None = None) -> HookOutcome:
+        """Run the chain: each link gets the context that the one before left; None leaves it as it is.
+
+        A link that fails is recorded and skipped; the chain goes on with the context from before it.
+        """
+        steps: list[HookStep] = []
+        for provider, mark in self.hooked(name):
+            error: CardcageError | None = None
+            try:
+                answer = await provider.instance.call(
+                    "cardcage.hook", [name, mark.method, context], timeout_s=timeout_s
+                )
+                context = context if answer is None else answer
+            except CardcageError as fault:
+                error = fault
+                provider.instance.logbook.note("error", f"the hook {name} failed: {fault.message}")
+            steps.append(HookStep(plugin=provider.info, method=mark.method, error=error))
+        return HookOutcome(context=context, steps=steps)
+
+    # tools --------------------------------------------------------------------------------------------------------
+
+    def tools(self) -> list[Tool]:
+        """The tools of all active plugins in one list, by name and then by plugin."""
+        offered = [
+            Tool(name=mark.name, description=mark.description, parameters=mark.parameters, plugin=provider.info)
+            for provider, _ in self._instances.values()
+            if provider.instance.state is PluginState.ACTIVE and provider.instance.description is not None
+            for mark in provider.instance.description.tools
+        ]
+        return sorted(offered, key=lambda tool: (tool.name, tool.plugin.instance))
+
+    async def call_tool(
+        self, name: str, arguments: Mapping[str, Any], *, instance_id: str | None = None, timeout_s: float | None = None
+    ) -> Any:
+        """Run a tool by name. Raises `Misuse` where no plugin has it, or several have and none is named."""
+        offering = [tool for tool in self.tools() if tool.name == name and instance_id in (None, tool.plugin.instance)]
+        if len(offering) != 1:
+            found = ", ".join(tool.plugin.instance for tool in offering) or "none"
+            raise Misuse(f"expected one active plugin with the tool {name!r}, found: {found}", code="unknown_tool")
+        provider = self._provider(offering[0].plugin.instance)
+        return await provider.instance.call("cardcage.tool", [name, dict(arguments)], timeout_s=timeout_s)
+
+    # events -------------------------------------------------------------------------------------------------------
+
+    def publish(self, name: str, data: Any, *, source: str | None = None) -> int:
+        """Publish a fact; returns how many subscribers it was queued for."""
+        return self.bus.publish(Event(name=name, data=data, source=source, at_s=self._clock.wall_s()))
+
+    async def broadcast(self, name: str, data: Any, *, timeout_s: float | None = None) -> list[Outcome]:
+        """Hand an event to `handle_event` of every active plugin and to the host's subscribers; waits for the plugins."""
+
+        async def one(provider: InstanceProvider) -> Outcome:
+            try:
+                await provider.instance.call("cardcage.handle_event", [name, data], timeout_s=timeout_s)
+                return Outcome(plugin=provider.info)
+            except CardcageError as error:
+                provider.instance.logbook.note("error", f"handle_event({name!r}) failed: {error.message}")
+                return Outcome(plugin=provider.info, error=error)
+
+        active = [provider for provider, _ in self._instances.values() if provider.instance.state is PluginState.ACTIVE]
+        event = Event(name=name, data=data, source=None, at_s=self._clock.wall_s())
+        self.bus.publish(event, besides=frozenset(provider.info.instance for provider in active))
+        return list(await asyncio.gather(*map(one, active)))
+
+    def subscribe(self, pattern: str, callback: Callback) -> Callable[[], None]:
+        """Let the host's own code see every event whose name matches."""
+        return self.bus.subscribe(pattern, callback)
+
+    def listen(self, instance: Instance) -> None:
+        """Subscribe an instance to the patterns that its code declares; replaces what it had before."""
+        self.bus.unsubscribe_owner(instance.id)
+        for pattern in instance.description.events if instance.description else ():
+            self.subscribe_instance(instance, pattern)
+
+    def subscribe_instance(self, instance: Instance, pattern: str) -> None:
+        """Deliver matching events to a plugin through its `handle_event`, in order, one at a time."""
+
+        async def deliver(event: Event) -> None:
+            if event.source == instance.id or instance.state is not PluginState.ACTIVE:
+                return
+            try:
+                await instance.call("cardcage.handle_event", [event.name, event.data])
+            except CardcageError as error:
+                instance.logbook.note("error", f"handle_event({event.name!r}) failed: {error.message}")
+
+        self.bus.subscribe(pattern, deliver, owner=instance.id)
+
+    def publish_from(self, instance: Instance, name: str, data: Any) -> None:
+        """An event that a plugin publishes: its name must be well formed, and never one of the host's own."""
+        if not _EVENT_NAME.fullmatch(name) or name.startswith(_HOST_EVENTS):
+            instance.logbook.note("warning", f"event {name!r} refused: not a name that a plugin may publish")
+            return
+        self.publish(name, data, source=instance.id)
+
+    # inside -------------------------------------------------------------------------------------------------------
+
+    def _provider(self, instance_id: str) -> InstanceProvider:
+        entry = self._instances.get(instance_id)
+        if entry is None:
+            known = ", ".join(sorted(self._instances)) or "none"
+            raise Misuse(f"no instance {instance_id!r} is loaded (loaded: {known})", code="unknown_instance")
+        return entry[0]
+
+    def _providing(self, point: ExtensionPoint) -> list[Provider]:
+        walled: list[Provider] = [
+            provider
+            for provider, provides in self._instances.values()
+            if point.ref in provides and _callable_now(provider.instance) and _complete(provider.instance, point)
+        ]
+        local: list[Provider] = list(self._local.get(point.ref, ()))
+        return sorted([*walled, *local], key=lambda provider: (provider.priority, provider.info.instance))
+
+
+def _callable_now(instance: Instance) -> bool:
+    return instance.state is PluginState.ACTIVE or instance.recovering
+
+
+def _complete(instance: Instance, point: ExtensionPoint) -> bool:
+    description = instance.description
+    return description is None or not check_provider(point, description.method_names())

@@ -1,0 +1,645 @@
+"""`PluginManager`: what an embedder imports. It composes the parts, and tells the story of each command.
+
+Use it as an asynchronous context manager, from one event loop; several may live in one program, and several programs
+may share one state folder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar, cast
+
+from cardcage.broker import Broker, HookOutcome, Outcome, PluginInfo, ServiceTable, Tool
+from cardcage.broker.events import Callback
+from cardcage.contracts import extension_point_of, index_points
+from cardcage.contracts.pack import Pack
+from cardcage.foundation.errors import CardcageError, Misuse, Refused
+from cardcage.foundation.names import InstanceId
+from cardcage.launch import Runner, UnconfinedRunner, ZygoteRunner
+from cardcage.manager.home import Home, default_state_dir
+from cardcage.manager.packs import installed_packs
+from cardcage.manager.planning import (
+    PROCESS,
+    UNCONFINED,
+    Asked,
+    Planner,
+    ask,
+    parse_grants,
+    path_of,
+    private_python,
+    provided_points,
+)
+from cardcage.manager.settings import HostSettings, read_settings
+from cardcage.manager.views import PluginView, Problem, view_of
+from cardcage.permissions import Grants
+from cardcage.registry import (
+    InstalledPlugin,
+    InstanceRecord,
+    PutInstance,
+    RemoveInstance,
+    Store,
+    instance_id,
+)
+from cardcage.registry.discovery import MemoryCache, discover
+from cardcage.registry.registration import prepare, register, unregister
+from cardcage.registry.resolve import Need, Node, Resolution, dependents, node_of, resolve
+from cardcage.runtime import Instance, InstanceHealth, LogLine, RuntimePolicy, SystemClock
+from cardcage.sandbox import EnforcementReport, MachineReport, SandboxPlan, examine
+from cardcage.storage import SqlStore
+from cardcage.supervise import PluginState
+from cardcage.trust import VerifiedRelease, verify
+
+T = TypeVar("T")
+
+
+class UnconfinedWarning(UserWarning):
+    """A plugin runs without walls because the operator asked for it."""
+
+
+class PluginManager:
+    """Discovers, verifies, registers, starts, calls and stops plugins."""
+
+    def __init__(
+        self,
+        config: Mapping[str, Any] | None = None,
+        *,
+        plugin_paths: Iterable[str | os.PathLike[str]] = (),
+        state_dir: str | os.PathLike[str] | None = None,
+        grants: Mapping[str, Iterable[str]] | None = None,
+        extension_points: Iterable[type] = (),
+        packs: Iterable[Pack] | None = None,
+        isolation: str = PROCESS,
+        auto_start: bool = True,
+        policy: RuntimePolicy | None = None,
+        store: Store | None = None,
+    ) -> None:
+        """Nothing is read or started before the manager is entered.
+
+        `config` is the host configuration (plugins, plugin_paths, auto_load, health_check_interval). `grants` gives
+        each plugin, by name, permissions in their text form, such as `"read:/srv/bill.csv"`. `isolation="unconfined"`
+        takes the walls away from every plugin, and warns. With `auto_start` all enabled plugins found in
+        `plugin_paths` are started on entry.
+        """
+        self._settings: HostSettings = read_settings(config)
+        self._paths = [*self._settings.plugin_paths, *map(path_of, plugin_paths)]
+        self._state_dir = path_of(state_dir) if state_dir is not None else None
+        self._granted = {
+            plugin: parse_grants(texts, subject=f'the grants of plugin "{plugin}"')
+            for plugin, texts in (grants or {}).items()
+        }
+        self._extension_points = tuple(extension_points)
+        self._given_packs = tuple(packs) if packs is not None else None
+        self._isolation = isolation
+        self._auto_start = auto_start and self._settings.auto_load
+        self._policy = policy or RuntimePolicy()
+        self._clock = SystemClock()
+        self._given_store = store
+        self._store: Store | None = store
+        self._planner: Planner | None = None
+        self._runners: dict[str, Runner] = {}
+        self._instances: dict[str, Instance] = {}
+        self._busy: dict[str, asyncio.Lock] = {}
+        self._cache = MemoryCache()
+        self._problems: dict[str, Problem] = {}
+        self._found: set[str] = set()
+        self._services = ServiceTable()
+        self._broker = Broker(services=self._services, clock=self._clock)
+        self._services.register("cardcage.subscribe", self._subscribe_plugin, capability=None)
+
+    # opening and closing ------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._open()
+            if self._paths:
+                await self.discover_plugins()
+            if self._auto_start:
+                await self._start_enabled()
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Stop every plugin, dependents before what they depend on, and let go of everything. Harmless twice."""
+        for group in self._stop_order():
+            await asyncio.gather(*(instance.aclose() for instance in group), return_exceptions=True)
+        self._instances.clear()
+        await self._broker.bus.aclose()
+        for runner in self._runners.values():
+            await runner.aclose()
+        self._runners.clear()
+        if self._store is not None and self._given_store is None:
+            self._store.close()
+            self._store = None
+        self._planner = None
+
+    async def _open(self) -> None:
+        home = Home.open(self._state_dir or default_state_dir())
+        if self._store is None:
+            self._store = await asyncio.to_thread(SqlStore, home.registry)
+        packs = self._given_packs if self._given_packs is not None else installed_packs()
+        machine = await asyncio.to_thread(examine)
+        self._planner = Planner(
+            home=home,
+            packs=packs,
+            points=index_points(
+                [*self._extension_points, *(point for pack in packs for point in pack.extension_points)]
+            ),
+            machine=machine,
+            python=private_python(),
+            policy=self._policy,
+        )
+        if self._isolation == UNCONFINED:
+            self._warn_unconfined("every plugin")
+
+    # plugins ------------------------------------------------------------------------------------------------------
+
+    async def discover_plugins(self) -> list[PluginView]:
+        """Look through the plugin paths, register what is new or changed, and list every plugin that is there.
+
+        A broken package never stops the others: `problems()` tells what is wrong with it.
+        """
+        found = await asyncio.to_thread(discover, self._paths, cache=self._cache)
+        self._problems = {}
+        for each in found.rejected:
+            assert each.fault is not None
+            self._problem(each.package_dir, each.fault)
+        for each in found.shadowed:
+            self._problem(
+                each.package_dir,
+                Misuse(f'plugin "{each.name}" was found in {each.shadowed_by} first, so this one is passed over'),
+            )
+        await asyncio.to_thread(self._register, found.releases)
+        self._found = {release.manifest.name for release in found.releases}
+        return [self.plugin_info(name) for name in sorted(self._found)]
+
+    async def register_plugin(self, path: str | os.PathLike[str]) -> PluginView:
+        """Verify one package and register it, or leave everything as it was and say why."""
+        return self.plugin_info(await self._register_path(path))
+
+    async def load_plugin(self, plugin_name: str) -> bool:
+        """Bring a plugin's default instance up to LOADED: process, walls, import, config, initialize.
+
+        `plugin_name` is a registered plugin or the path of a package, which is registered first. True when it is
+        loaded; every failure is an error that says what was expected and found.
+        """
+        name = await self._known(plugin_name)
+        await self._load_instance(self._default_record(name))
+        return True
+
+    async def start_plugin(self, plugin_name: str) -> bool:
+        """Start a plugin's default instance, what it depends on first; loads what is not loaded."""
+        name = await self._known(plugin_name)
+        resolution = self._resolution()
+        if name in resolution.problems:
+            raise Refused(
+                f'plugin "{name}" cannot start: it {"; it ".join(resolution.problems[name])}',
+                code="dependencies_unmet",
+                plugin=name,
+            )
+        for each in _needed_first(name, self._nodes(), resolution):
+            await self.start_instance(each)
+        return True
+
+    async def stop_plugin(self, plugin_name: str) -> bool:
+        """Take all instances of a plugin to INACTIVE, and first those of the plugins that depend on it."""
+        name = self._installed(plugin_name).name
+        for each in dependents(name, self._nodes()) or (name,):
+            for instance in self._instances_of(each):
+                if instance.state is PluginState.ACTIVE:
+                    await self.stop_instance(instance.id)
+        return True
+
+    async def unload_plugin(self, plugin_name: str) -> bool:
+        """End every process of a plugin, after those of the plugins that depend on it."""
+        name = self._installed(plugin_name).name
+        for each in dependents(name, self._nodes()) or (name,):
+            for instance in self._instances_of(each):
+                await self._forget(instance)
+        return True
+
+    async def remove_plugin(self, plugin_name: str) -> None:
+        """Unload a plugin and take it out of the registry. Its data folder stays."""
+        await self.unload_plugin(plugin_name)
+        unregister(self._opened_store(), self._installed(plugin_name).name)
+
+    def get_plugin_status(self, plugin_name: str) -> PluginState:
+        """The state of a plugin's default instance."""
+        name = self._installed(plugin_name).name
+        instance = self._instances.get(name)
+        return instance.state if instance else PluginState.UNLOADED
+
+    def list_plugins(self) -> list[str]:
+        """The names of all registered plugins."""
+        return [plugin.name for plugin in self._opened_store().plugins()]
+
+    def plugin_info(self, plugin_name: str) -> PluginView:
+        """Everything known about one plugin: manifest, digest, state, instances, permissions and problem."""
+        plugin = self._installed(plugin_name)
+        settings = self._settings.of(plugin.name)
+        return view_of(
+            plugin,
+            priority=settings.priority or plugin.priority,
+            enabled=plugin.enabled and settings.enabled,
+            provides=provided_points(plugin.manifest, self._opened().packs),
+            instances=self._instances_of(plugin.name),
+        )
+
+    def problems(self) -> list[Problem]:
+        """Packages that could not be registered and plugins that could not be started, each with its error."""
+        return list(self._problems.values())
+
+    # instances ----------------------------------------------------------------------------------------------------
+
+    async def create_instance(
+        self,
+        plugin: str,
+        config: Mapping[str, Any] | None = None,
+        *,
+        label: str | None = None,
+        grants: Iterable[str] = (),
+    ) -> str:
+        """Remember an instance of a plugin with its own config and grants; returns its id. Nothing is started.
+
+        Raises `InvalidDocument` for a wrong config, `Refused` for a permission that it needs and was not granted, and
+        `Misuse` where the id is taken.
+        """
+        name = await self._known(plugin)
+        record = InstanceRecord(
+            id=instance_id(name, label), plugin=name, label=label, config=dict(config or {}), grants=tuple(grants)
+        )
+        self._blueprint(self._installed(name), record)  # decided once before it is remembered
+        self._opened_store().commit(PutInstance(record=record, only_new=label is not None))
+        return str(record.id)
+
+    async def start_instance(self, instance: str) -> None:
+        """Load an instance where it is not loaded, and start it."""
+        live = self._instances.get(instance)
+        if live is None or live.state in (PluginState.UNLOADED, PluginState.ERROR):
+            live = await self._load_instance(self._record(instance))
+        if live.state is not PluginState.ACTIVE:
+            await live.start()
+        self._broker.listen(live)
+
+    async def stop_instance(self, instance: str) -> None:
+        """Take an active instance to INACTIVE; its process stays."""
+        await self._instance(instance).stop()
+
+    async def unload_instance(self, instance: str) -> None:
+        """End an instance's process."""
+        live = self._instances.get(instance)
+        if live is not None:
+            await self._forget(live)
+
+    async def remove_instance(self, instance: str) -> None:
+        """Unload an instance and forget its config. Its data folder stays."""
+        record = self._record(instance)
+        await self.unload_instance(instance)
+        if self._opened_store().instance(record.id) is not None:
+            self._opened_store().commit(RemoveInstance(id=record.id))
+
+    async def get_instance_health(self, instance: str) -> dict[str, Any]:
+        """What the host sees of an instance and what the plugin says of itself."""
+        return (await self.health(instance)).to_json()
+
+    async def health(self, instance: str) -> InstanceHealth:
+        """The same as data."""
+        return await self._instance(instance).health()
+
+    def list_instances(self) -> list[InstanceRecord]:
+        """Every instance that is remembered."""
+        return list(self._opened_store().instances())
+
+    def logs(self, instance: str) -> list[LogLine]:
+        """The last lines that an instance logged or printed, and the host's own notes about it."""
+        return self._instance(instance).logbook.lines()
+
+    def plan(self, instance: str) -> SandboxPlan:
+        """The walls that an instance has, or would have if it were started now."""
+        live = self._instances.get(instance)
+        if live is not None:
+            return live.blueprint.spec.plan
+        record = self._record(instance)
+        return self._blueprint(self._installed(record.plugin), record).spec.plan
+
+    def report(self, instance: str) -> EnforcementReport | None:
+        """Which walls really stand around the running process; None while none runs."""
+        return self._instance(instance).report
+
+    def permissions(self, instance: str) -> Asked:
+        """What an instance asks for, and what of it is granted."""
+        record = self._record(instance)
+        plugin = self._installed(record.plugin)
+        return ask(plugin.manifest, record.config, self._grants_of(record))
+
+    def machine(self) -> MachineReport:
+        """What this machine can enforce."""
+        return self._opened().machine
+
+    # calls, hooks, events -----------------------------------------------------------------------------------------
+
+    def providers(self, point: type[T]) -> list[T]:
+        """Typed proxies of all active providers of an extension point, by priority; each has `.plugin`.
+
+        A plugin that claims to provide it and lacks a method is left out, and told of in `problems()`.
+        """
+        described = extension_point_of(point)
+        for info, missing in self._broker.broken_providers(described):
+            error = Misuse(f'plugin "{info.name}" {info.version} cannot be called as {described.ref}: {missing}')
+            self._problem(info.instance, error)
+        return cast(list[T], self._broker.providers(described))
+
+    def provider(self, point: type[T], name: str) -> T:
+        """The proxy of one plugin or instance. Raises `Misuse` where it does not provide the extension point."""
+        found = self.providers(point)
+        for proxy in found:
+            info: PluginInfo = cast(Any, proxy).plugin
+            if name in (info.instance, info.name):
+                return proxy
+        known = ", ".join(cast(Any, proxy).plugin.instance for proxy in found) or "none"
+        raise Misuse(
+            f"{name!r} is not an active provider of {extension_point_of(point).ref} (active: {known})",
+            code="unknown_provider",
+        )
+
+    def provide(self, point: type, implementation: Any, *, name: str = "host", priority: int = 50) -> None:
+        """Let the host's own trusted code provide an extension point, in process, under the same broker."""
+        self._broker.provide(extension_point_of(point), implementation, name=name, priority=priority)
+
+    async def call(self, instance: str, method: str, *args: Any, timeout_s: float | None = None) -> Any:
+        """Call a public method of a plugin by name; arguments and result are plain data."""
+        if method.startswith("cardcage."):
+            raise Misuse(f"{method} is the platform's own, and is not called by name", code="reserved_method")
+        return await self._broker.call(instance, method, list(args), timeout_s=timeout_s)
+
+    async def call_all(self, point: type, method: str, *args: Any, **kwargs: Any) -> list[Outcome]:
+        """Call one method of all active providers of an extension point; one outcome each."""
+        return await self._broker.call_all(extension_point_of(point), method, args, kwargs)
+
+    async def run_hook(self, name: str, context: Any, *, timeout_s: float | None = None) -> HookOutcome:
+        """Run the ordered chain of a hook over all active plugins."""
+        return await self._broker.run_hook(name, context, timeout_s=timeout_s)
+
+    async def tools(self) -> list[Tool]:
+        """The tools that active plugins offer to agents."""
+        return self._broker.tools()
+
+    async def call_tool(
+        self, name: str, arguments: Mapping[str, Any], *, plugin: str | None = None, timeout_s: float | None = None
+    ) -> Any:
+        """Run a tool by name with its arguments; `plugin` names the instance where several offer it."""
+        return await self._broker.call_tool(name, arguments, instance_id=plugin, timeout_s=timeout_s)
+
+    async def broadcast_event(self, event_type: str, data: Mapping[str, Any]) -> None:
+        """Hand an event to every active plugin's `handle_event`, and to the host's subscribers."""
+        await self._broker.broadcast(event_type, dict(data))
+
+    def publish(self, event_type: str, data: Any) -> int:
+        """Publish an event to those who subscribed, and return at once; returns how many they are."""
+        return self._broker.publish(event_type, data)
+
+    def subscribe(self, pattern: str, callback: Callback) -> Callable[[], None]:
+        """See every event whose name matches `pattern` (`plugin.*`); returns the way to end it."""
+        return self._broker.subscribe(pattern, callback)
+
+    def register_service(self, name: str, handler: Callable[..., Any], *, capability: str | None) -> None:
+        """Offer a method to plugins under `api_client`, behind a capability that must be granted (None: to all)."""
+        self._services.register(name, handler, capability=capability)
+
+    # what instances need (InstanceHost) ---------------------------------------------------------------------------
+
+    async def call_from(self, instance: Instance, method: str, args: Any) -> Any:
+        return await self._services.call(self._broker.info(instance.id), instance.blueprint.grants, method, args)
+
+    def event_from(self, instance: Instance, name: str, data: Any) -> None:
+        self._broker.publish_from(instance, name, data)
+
+    def metric_from(self, instance: Instance, name: str, kind: str, value: float, tags: Mapping[str, str]) -> None:
+        self._broker.publish(
+            "plugin.metric",
+            {"instance": instance.id, "name": name, "kind": kind, "value": value, "tags": dict(tags)},
+            source=instance.id,
+        )
+
+    def lifecycle_event(self, instance: Instance, name: str, data: Mapping[str, Any]) -> None:
+        self._broker.publish(name, dict(data))
+
+    # inside -------------------------------------------------------------------------------------------------------
+
+    def _subscribe_plugin(self, caller: PluginInfo, pattern: str) -> None:
+        self._broker.subscribe_instance(self._instance(caller.instance), pattern)
+
+    def _opened(self) -> Planner:
+        if self._planner is None:
+            raise Misuse(
+                "the plugin manager is not open",
+                code="not_open",
+                hint="use it as `async with PluginManager(...) as manager:`",
+            )
+        return self._planner
+
+    def _opened_store(self) -> Store:
+        self._opened()
+        assert self._store is not None
+        return self._store
+
+    def _register(self, releases: Sequence[VerifiedRelease]) -> None:
+        """Write what is new or changed in one commit."""
+        store = self._opened_store()
+        before = {plugin.name: plugin for plugin in store.plugins()}
+        now_s = self._clock.wall_s()
+        register(
+            store,
+            [prepare(release, now_s=now_s, before=before.get(release.manifest.name)) for release in releases],
+        )
+
+    async def _register_path(self, path: str | os.PathLike[str]) -> str:
+        release = await asyncio.to_thread(verify, path_of(path))
+        await asyncio.to_thread(self._register, [release])
+        return release.manifest.name
+
+    def _problem(self, path: object, error: CardcageError) -> None:
+        problem = Problem.of(path, error)
+        self._problems[problem.path] = problem
+
+    async def _known(self, name_or_path: str) -> str:
+        """The name of a registered plugin; a path is registered first."""
+        if os.sep in name_or_path:
+            return await self._register_path(name_or_path)
+        return self._installed(name_or_path).name
+
+    def _installed(self, name: str) -> InstalledPlugin:
+        plugin = self._opened_store().plugin(name.split("/", 1)[0])
+        if plugin is None:
+            known = ", ".join(self.list_plugins()) or "none"
+            raise Misuse(
+                f"no plugin {name!r} is registered (registered: {known})",
+                code="unknown_plugin",
+                hint="register it: load_plugin(PATH), or put its folder under a plugin path",
+            )
+        return plugin
+
+    def _default_record(self, name: str) -> InstanceRecord:
+        record = self._opened_store().instance(InstanceId(name))
+        if record is not None:
+            return record
+        return InstanceRecord(id=InstanceId(name), plugin=name, config=dict(self._settings.of(name).config))
+
+    def _record(self, instance: str) -> InstanceRecord:
+        record = self._opened_store().instance(InstanceId(instance))
+        if record is not None:
+            return record
+        if "/" not in instance:
+            return self._default_record(self._installed(instance).name)
+        known = ", ".join(str(each.id) for each in self._opened_store().instances()) or "none"
+        raise Misuse(f"there is no instance {instance!r} (there are: {known})", code="unknown_instance")
+
+    def _instance(self, instance: str) -> Instance:
+        live = self._instances.get(instance)
+        if live is None:
+            known = ", ".join(sorted(self._instances)) or "none"
+            raise Misuse(f"instance {instance!r} is not loaded (loaded: {known})", code="not_loaded")
+        return live
+
+    def _instances_of(self, plugin: str) -> list[Instance]:
+        return [each for each in self._instances.values() if each.blueprint.plugin == plugin]
+
+    def _grants_of(self, record: InstanceRecord) -> Grants:
+        settings = self._settings.of(record.plugin)
+        texts = [*record.grants, *settings.grants]
+        own = parse_grants(texts, subject=f'the grants of instance "{record.id}"')
+        general = self._granted.get(record.plugin, Grants(frozenset()))
+        return Grants(own.permissions | general.permissions)
+
+    def _blueprint(self, plugin: InstalledPlugin, record: InstanceRecord) -> Any:
+        settings = self._settings.of(plugin.name)
+        return self._opened().blueprint(
+            plugin,
+            record,
+            grants=self._grants_of(record),
+            isolation=settings.isolation or self._isolation,
+            priority=settings.priority or plugin.priority,
+        )
+
+    async def _load_instance(self, record: InstanceRecord) -> Instance:
+        async with self._busy.setdefault(str(record.id), asyncio.Lock()):
+            old = self._instances.get(str(record.id))
+            if old is not None and old.state not in (PluginState.UNLOADED, PluginState.ERROR):
+                return old
+            plugin = self._installed(record.plugin)
+            store = self._opened_store()
+            if store.instance(record.id) is None or os.geteuid() == 0:
+                store.commit(PutInstance(record=record))  # gives the instance its user id
+                record = store.instance(record.id) or record
+            blueprint = await asyncio.to_thread(self._blueprint, plugin, record)
+            if old is not None:
+                await self._forget(old)
+            isolation = blueprint.spec.plan.isolation
+            instance = Instance(
+                blueprint, runner=self._runner(isolation), host=self, clock=self._clock, jitter=random.random
+            )
+            self._instances[instance.id] = instance
+            self._broker.add(
+                instance, isolation=isolation, provides=provided_points(plugin.manifest, self._opened().packs)
+            )
+            await instance.load()
+            return instance
+
+    async def _forget(self, instance: Instance) -> None:
+        await instance.aclose()
+        self._broker.remove(instance.id)
+        if self._instances.get(instance.id) is instance:
+            del self._instances[instance.id]
+
+    def _runner(self, isolation: str) -> Runner:
+        runner = self._runners.get(isolation)
+        if runner is None:
+            if isolation == UNCONFINED:
+                if self._isolation != UNCONFINED:
+                    self._warn_unconfined("a plugin")
+                runner = UnconfinedRunner()
+            else:
+                runner = ZygoteRunner()
+            self._runners[isolation] = runner
+        return runner
+
+    def _warn_unconfined(self, whom: str) -> None:
+        warnings.warn(
+            f"{whom} runs UNCONFINED: without walls, with all rights of this user over files, network and processes",
+            UnconfinedWarning,
+            stacklevel=2,
+        )
+
+    async def _start_enabled(self) -> None:
+        """Start every enabled plugin that was found, dependencies first; one that fails is a problem, not the end."""
+        resolution = self._resolution()
+        for name in sorted(self._found & resolution.problems.keys()):
+            reasons = "; it ".join(resolution.problems[name])
+            self._problem(name, Refused(f'plugin "{name}" cannot start: it {reasons}', code="dependencies_unmet"))
+        nodes = {node.name: node for node in self._nodes()}
+        failed: set[str] = set()
+        for name in resolution.order:
+            if name not in self._found:
+                continue
+            try:
+                if blocked := failed.intersection(need.name for need in nodes[name].needs):
+                    raise Refused(
+                        f'plugin "{name}" needs {", ".join(sorted(blocked))}, which did not start',
+                        code="dependencies_unmet",
+                    )
+                await self.start_instance(name)
+            except CardcageError as error:
+                failed.add(name)
+                self._problem(name, error)
+
+    def _nodes(self) -> list[Node]:
+        """What resolving has to know of every registered plugin, the operator's settings applied."""
+        nodes: list[Node] = []
+        for plugin in self._opened_store().plugins():
+            settings, node = self._settings.of(plugin.name), node_of(plugin)
+            nodes.append(
+                replace(
+                    node,
+                    priority=settings.priority or node.priority,
+                    enabled=node.enabled and settings.enabled,
+                    needs=(*node.needs, *(Need(name=name) for name in settings.dependencies)),
+                )
+            )
+        return nodes
+
+    def _resolution(self) -> Resolution:
+        return resolve(self._nodes())
+
+    def _stop_order(self) -> list[list[Instance]]:
+        """The instances in groups: each group depends on none of those after it, so it is stopped before them."""
+        order = {name: place for place, name in enumerate(self._resolution().order)} if self._planner else {}
+        places = sorted({order.get(each.blueprint.plugin, -1) for each in self._instances.values()}, reverse=True)
+        return [
+            [each for each in self._instances.values() if order.get(each.blueprint.plugin, -1) == place]
+            for place in places
+        ]
+
+
+def _needed_first(name: str, nodes: Sequence[Node], resolution: Resolution) -> list[str]:
+    """`name` after everything that it needs, directly or not, in start order."""
+    needs = {node.name: [need.name for need in node.needs] for node in nodes}
+    wanted, waiting = {name}, [name]
+    while waiting:
+        for needed in needs.get(waiting.pop(), ()):
+            if needed not in wanted:
+                wanted.add(needed)
+                waiting.append(needed)
+    return [each for each in resolution.order if each in wanted] or [name]

@@ -1,0 +1,190 @@
+"""From what is registered, configured and granted to an instance's blueprint: every decision before anything starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from cardcage.contracts import ExtensionPoint
+from cardcage.contracts.pack import Pack
+from cardcage.foundation.errors import Fault, InvalidDocument, Misuse, Refused
+from cardcage.foundation.names import InterfaceRef
+from cardcage.launch.runner import LaunchSpec
+from cardcage.manager.home import Home
+from cardcage.manager.packs import library_dirs
+from cardcage.manifest import Manifest, validate_config
+from cardcage.permissions import Decision, Grants, Permission, PermissionRequest, expand, missing
+from cardcage.registry import InstalledPlugin, InstanceRecord
+from cardcage.runtime import Blueprint, RuntimePolicy
+from cardcage.sandbox import MachineReport, PlanRequest, PythonLayout, make_plan
+from cardcage.trust import confirm_digest
+
+PROCESS: Final = "process"
+UNCONFINED: Final = "unconfined"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What an instance asks for with its config filled in, and what of it was granted."""
+
+    granted: tuple[Permission, ...]
+    refused: tuple[tuple[PermissionRequest, Decision], ...]
+
+    @property
+    def required_refused(self) -> tuple[tuple[PermissionRequest, Decision], ...]:
+        return tuple(pair for pair in self.refused if not pair[0].optional)
+
+
+def parse_grants(texts: Iterable[str], *, subject: str) -> Grants:
+    """Grants from their text forms (`read:/srv/bill.csv`). Raises `InvalidDocument` with every one that is none."""
+    permissions: list[Permission] = []
+    faults: list[Fault] = []
+    for index, text in enumerate(texts):
+        try:
+            permissions.append(Permission.parse(text))
+        except Misuse as error:
+            faults.append(Fault(path=f"grants[{index}]", message=error.message))
+    if faults:
+        raise InvalidDocument(subject, faults, code="grants_invalid")
+    return Grants(frozenset(permissions))
+
+
+def ask(manifest: Manifest, config: Mapping[str, Any], grants: Grants) -> Asked:
+    """Hold what the manifest asks for against what was granted. An instance never gets what it did not ask for."""
+    requests = expand(manifest.permissions, config)
+    refused = tuple(missing(requests, grants))
+    denied = {id(request) for request, _ in refused}
+    return Asked(
+        granted=tuple(request.permission for request in requests if id(request) not in denied), refused=refused
+    )
+
+
+def provided_points(manifest: Manifest, packs: Sequence[Pack]) -> tuple[InterfaceRef, ...]:
+    """The extension points that a plugin provides: those it names, and the one that its type stands for."""
+    refs = list(manifest.provides)
+    for pack in packs:
+        implied = InterfaceRef.parse(pack.plugin_types.get(manifest.type or "", ""))
+        if implied is not None and implied not in refs:
+            refs.append(implied)
+    return tuple(refs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planner:
+    """Makes blueprints. Holds what stays the same for every instance of one manager."""
+
+    home: Home
+    packs: Sequence[Pack]
+    points: Mapping[InterfaceRef, ExtensionPoint]
+    machine: MachineReport
+    python: PythonLayout
+    policy: RuntimePolicy
+
+    def blueprint(
+        self, plugin: InstalledPlugin, record: InstanceRecord, *, grants: Grants, isolation: str, priority: int
+    ) -> Blueprint:
+        """Decide everything about one instance.
+
+        Raises `InvalidDocument` for a wrong config, and `Refused` where the package is not the one that was
+        registered, where a required permission is not granted, or where the isolation asked for cannot be had.
+        """
+        manifest = plugin.manifest
+        confirm_digest(plugin.package_dir, plugin.digest, plugin=plugin.name, version=plugin.version)
+        config = self._config(manifest, record)
+        check_isolation(manifest, isolation)
+        asked = ask(manifest, config, grants)
+        if asked.required_refused:
+            raise _refused(manifest, asked)
+        uid = record.uid if isolation == PROCESS and os.geteuid() == 0 else None
+        data_dir, temp_dir = self.home.folders(str(record.id), uid)
+        plan = make_plan(
+            PlanRequest(
+                plugin=manifest.name,
+                version=manifest.version,
+                instance=str(record.id),
+                isolation=isolation,
+                package_dir=plugin.package_dir,
+                data_dir=data_dir,
+                temp_dir=temp_dir,
+                library_dirs=tuple(library_dirs(self.packs)),
+                permissions=asked.granted,
+                limits=resource_limits(manifest.limits),
+                uid=uid,
+                python=self.python,
+            ),
+            self.machine,
+        )
+        return Blueprint(
+            instance=record.id,
+            manifest=manifest,
+            digest=plugin.digest,
+            config=config,
+            grants=Grants(frozenset(asked.granted)),
+            spec=LaunchSpec(
+                instance=record.id,
+                plugin=manifest.name,
+                version=manifest.version,
+                plan=plan,
+                package_dir=plugin.package_dir,
+                data_dir=data_dir,
+                temp_dir=temp_dir,
+            ),
+            points=tuple(self.points[ref] for ref in manifest.provides if ref in self.points),
+            policy=self.policy,
+            priority=priority,
+        )
+
+    def _config(self, manifest: Manifest, record: InstanceRecord) -> dict[str, Any]:
+        config = dict(record.config)
+        if manifest.config_schema is None:
+            return config
+        return validate_config(
+            manifest.config_schema, config, subject=f'the config of plugin "{manifest.name}" {manifest.version}'
+        )
+
+
+def check_isolation(manifest: Manifest, isolation: str) -> None:
+    """Refuse a wall that this version cannot put up, and one weaker than the manifest asks for."""
+    asked = manifest.isolation
+    if asked in ("container", "vm"):
+        raise Refused(
+            f'plugin "{manifest.name}" {manifest.version} asks for {asked} isolation, and this version has process '
+            "isolation only",
+            code="isolation_unavailable",
+            plugin=manifest.name,
+        )
+    if asked == UNCONFINED and isolation != UNCONFINED:
+        raise Refused(
+            f'plugin "{manifest.name}" {manifest.version} asks to run unconfined, and only the operator can allow that',
+            code="isolation_refused",
+            plugin=manifest.name,
+            hint='allow it for this plugin alone: plugins: {NAME: {enabled: true, isolation: "unconfined"}}',
+        )
+    if isolation not in (PROCESS, UNCONFINED):
+        raise Misuse(f"isolation is {isolation!r}, expected one of: {PROCESS}, {UNCONFINED}", code="isolation_unknown")
+
+
+def _refused(manifest: Manifest, asked: Asked) -> Refused:
+    reasons = "; ".join(f"{request.permission}: {decision.reason}" for request, decision in asked.required_refused)
+    return Refused(
+        f'plugin "{manifest.name}" {manifest.version} needs what it was not granted: {reasons}',
+        reason=reasons,
+        code="permission_missing",
+        plugin=manifest.name,
+        version=manifest.version,
+        permissions=[str(request.permission) for request, _ in asked.required_refused],
+        hint="grant it: " + " ".join(f"--grant {request.permission}" for request, _ in asked.required_refused),
+    )
+
+
+def private_python() -> PythonLayout:
+    """Where this interpreter's parts stand, for the walls to be built around them."""
+    return find_python_layout()
+
+
+def path_of(text: str | os.PathLike[str]) -> Path:
+    """A folder of plugins as the caller wrote it, `~` and relative parts resolved."""
+    return Path(text).expanduser().absolute()

@@ -1,0 +1,87 @@
+"""The host's configuration of its plugins: which are enabled, in which order, with which config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from cardcage.foundation.names import PLUGIN_NAME_PATTERN
+from cardcage.manifest import validate_config
+
+_SCHEMA: Final[dict[str, Any]] = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        "plugins": {
+            "type": "object",
+            "additionalProperties": False,
+            "patternProperties": {
+                PLUGIN_NAME_PATTERN: {
+                    "type": "object",
+                    "additionalProperties": False,
+                    "properties": {
+                        "enabled": {"type": "boolean"},
+                        "priority": {"type": "integer", "minimum": 1, "maximum": 100},
+                        "config": {"type": "object"},
+                        "dependencies": {"type": "array", "items": {"type": "string"}},
+                        "grants": {"type": "array", "items": {"type": "string"}},
+                        "isolation": {"enum": ["process", "unconfined"]},
+                    },
+                    "required": ["enabled"],
+                }
+            },
+        },
+        "plugin_paths": {"type": "array", "items": {"type": "string"}},
+        "auto_load": {"type": "boolean"},
+        "health_check_interval": {"type": "integer", "minimum": 1},
+    },
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PluginSettings:
+    """What the operator says of one plugin; None leaves it to the manifest."""
+
+    enabled: bool = True
+    priority: int | None = None
+    config: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    dependencies: tuple[str, ...] = ()
+    grants: tuple[str, ...] = ()
+    isolation: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostSettings:
+    """The whole configuration."""
+
+    plugins: Mapping[str, PluginSettings] = field(default_factory=dict[str, PluginSettings])
+    plugin_paths: tuple[Path, ...] = ()
+    auto_load: bool = True
+
+    def of(self, plugin: str) -> PluginSettings:
+        return self.plugins.get(plugin) or PluginSettings()
+
+
+def read_settings(document: Mapping[str, Any] | None) -> HostSettings:
+    """The settings in `document`. Raises `InvalidDocument` with every fault."""
+    if not document:
+        return HostSettings()
+    checked = validate_config(_SCHEMA, dict(document), subject="the host configuration")
+    return HostSettings(
+        plugins={
+            name: PluginSettings(
+                enabled=entry["enabled"],
+                priority=entry.get("priority"),
+                config=entry.get("config", {}),
+                dependencies=tuple(entry.get("dependencies", ())),
+                grants=tuple(entry.get("grants", ())),
+                isolation=entry.get("isolation"),
+            )
+            for name, entry in checked.get("plugins", {}).items()
+        },
+        plugin_paths=tuple(Path(path).expanduser() for path in checked.get("plugin_paths", ())),
+        auto_load=checked.get("auto_load", True),
+    )

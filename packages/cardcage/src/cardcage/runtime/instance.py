@@ -1,0 +1,466 @@
+"""An instance over its whole life: the lifecycle commands, the calls, and the recovery when its process dies.
+
+Commands on one instance take turns under one lock. Which step may follow which is `supervise`'s table; whether and when
+to restart is `supervise.next_step`; this module only acts on what they say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from cardcage.foundation.clock import Clock
+from cardcage.foundation.errors import CardcageError, Misuse, PluginFault, Unavailable
+from cardcage.launch.runner import Exit, ExitReason, Runner
+from cardcage.runtime.blueprint import Blueprint
+from cardcage.runtime.description import PluginDescription
+from cardcage.runtime.live import Live, bury, close_live, died, lifecycle, open_live
+from cardcage.runtime.logbook import LogBook
+from cardcage.sandbox.report import EnforcementReport
+from cardcage.supervise import LifecycleAction as Action
+from cardcage.supervise import PluginState, RestartHistory, StepAction, next_step, transition
+
+
+class InstanceHost(Protocol):
+    """What an instance needs from whoever keeps it."""
+
+    async def call_from(self, instance: Instance, method: str, args: Any) -> Any:
+        """A call that the plugin makes into the host."""
+        ...
+
+    def event_from(self, instance: Instance, name: str, data: Any) -> None:
+        """An event that the plugin publishes."""
+        ...
+
+    def metric_from(self, instance: Instance, name: str, kind: str, value: float, tags: Mapping[str, str]) -> None:
+        """A measurement that the plugin reports."""
+        ...
+
+    def lifecycle_event(self, instance: Instance, name: str, data: Mapping[str, Any]) -> None:
+        """Something happened to the instance: `plugin.started`, `plugin.crashed`, ..."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceHealth:
+    """What the host sees of an instance, and in `plugin` what the plugin says of itself."""
+
+    instance: str
+    state: PluginState
+    healthy: bool
+    pid: int | None
+    uptime_s: float | None
+    restarts: int
+    error: str | None
+    plugin: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "instance": self.instance,
+            "state": self.state.value,
+            "status": self.state.value,
+            "healthy": self.healthy,
+            "pid": self.pid,
+            "uptime_s": self.uptime_s,
+            "restarts": self.restarts,
+            "error": self.error,
+            "plugin": dict(self.plugin),
+        }
+
+
+class Instance:
+    """A plugin with one config, brought up, kept up and taken down."""
+
+    def __init__(
+        self,
+        blueprint: Blueprint,
+        *,
+        runner: Runner,
+        host: InstanceHost,
+        clock: Clock,
+        jitter: Callable[[], float],
+    ) -> None:
+        self.blueprint = blueprint
+        self.state = PluginState.UNLOADED
+        self.logbook = LogBook(blueprint.plugin, clock)
+        self.restarts = 0
+        self.error: CardcageError | None = None
+        self._runner = runner
+        self._host = host
+        self._clock = clock
+        self._jitter = jitter
+        self._history = RestartHistory()
+        self._lock = asyncio.Lock()
+        self._live: Live | None = None
+        self._wanted = PluginState.UNLOADED
+        self._recoveries = 0  # a new process may die while the recovery of the one before is still ending
+        self._settled = asyncio.Event()  # set while no recovery is under way
+        self._settled.set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._hang_check: asyncio.Task[None] | None = None
+
+    # what is known of it ------------------------------------------------------------------------------------------
+
+    @property
+    def id(self) -> str:
+        return str(self.blueprint.instance)
+
+    @property
+    def pid(self) -> int | None:
+        return self._live.process.pid if self._live else None
+
+    @property
+    def description(self) -> PluginDescription | None:
+        """What the plugin said of itself when it was last loaded."""
+        return self._live.description if self._live else None
+
+    @property
+    def report(self) -> EnforcementReport | None:
+        """Which walls stand around the running process; None while none runs."""
+        return self._live.process.report if self._live else None
+
+    @property
+    def recovering(self) -> bool:
+        """Whether the process died and a new one is on its way."""
+        return not self._settled.is_set()
+
+    # lifecycle ----------------------------------------------------------------------------------------------------
+
+    async def load(self) -> None:
+        """Bring the process up and the plugin to LOADED. A failure leaves ERROR, and nothing running."""
+        async with self._lock:
+            self._enter(Action.LOAD)
+            self._wanted = PluginState.LOADED
+            await self._open()
+
+    async def start(self) -> None:
+        """Take a loaded or stopped plugin to ACTIVE."""
+        async with self._lock:
+            await self._start()
+
+    async def stop(self) -> None:
+        """Take an active plugin to INACTIVE: its process stays, ready to start again."""
+        async with self._lock:
+            live = self._need_live(Action.STOP)
+            self._wanted = PluginState.INACTIVE
+            try:
+                await lifecycle(self.blueprint, live.channel, "stop", self.blueprint.policy.stop_timeout_s)
+            except CardcageError as error:
+                failure = await self._with_cause(live, error, "stop")
+                await self._fail(live, failure)
+                raise failure from error
+            self._enter(Action.STOP)
+            self._tell("plugin.stopped")
+
+    async def unload(self) -> None:
+        """End the process in order: stop where it is active, clean up, goodbye, and a kill if it takes too long.
+
+        The state is UNLOADED afterwards in every case; a plugin that fails while it is being stopped is logged.
+        """
+        self._wanted = PluginState.UNLOADED
+        async with self._lock:
+            if self.state is PluginState.UNLOADED:
+                return
+            live = self._live
+            if live is not None:
+                live.ending = True
+                await self._wind_down(live)
+            elif self.state is PluginState.ACTIVE:
+                self._enter(Action.STOP)
+            self._enter(Action.UNLOAD)
+            if live is not None:
+                await close_live(self.blueprint, self._runner, live, timeout_s=self.blueprint.policy.stop_timeout_s)
+                self._live = None
+            self._enter(Action.FINISH_UNLOAD)
+            self._tell("plugin.unloaded")
+
+    async def aclose(self) -> None:
+        """Unload, and end every task that this instance owns."""
+        await self.unload()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # calls --------------------------------------------------------------------------------------------------------
+
+    async def call(self, method: str, args: Any, *, result_type: Any = Any, timeout_s: float | None = None) -> Any:
+        """Call a method of the plugin and return its result, decoded into `result_type`.
+
+        While the plugin is being restarted the call waits for it, within its own deadline. Raises `PluginFault` for
+        whatever the plugin does wrong, `Misuse` where the plugin is not active, `Unavailable` where it does not come
+        back in time. Cancelling it tells the plugin.
+        """
+        if timeout_s is None:
+            timeout_s = self.blueprint.policy.call_timeout_s
+        live = self._live
+        if live is None or self.state is not PluginState.ACTIVE:
+            live = await self._await_active(timeout_s)
+        try:
+            return await live.channel.call(method, args, result_type=result_type, timeout_s=timeout_s)
+        except PluginFault as fault:
+            raise await self._explain(live, fault, method) from fault
+
+    async def stream(
+        self, method: str, args: Any, *, item_type: Any = Any, timeout_s: float | None = None
+    ) -> AsyncIterator[Any]:
+        """Call a method that answers with a stream, item by item; leaving the loop early tells the plugin to stop.
+
+        `timeout_s` bounds the whole stream.
+        """
+        if timeout_s is None:
+            timeout_s = self.blueprint.policy.call_timeout_s
+        live = self._live
+        if live is None or self.state is not PluginState.ACTIVE:
+            live = await self._await_active(timeout_s)
+        try:
+            async with aclosing(live.channel.stream(method, args, item_type=item_type, timeout_s=timeout_s)) as items:
+                async for item in items:
+                    yield item
+        except PluginFault as fault:
+            raise await self._explain(live, fault, method) from fault
+
+    async def health(self, timeout_s: float = 5.0) -> InstanceHealth:
+        """Ask the plugin how it is; a plugin that cannot answer is unhealthy, not an error of the caller."""
+        live, said, error = self._live, {}, self.error.message if self.error else None
+        healthy = self.state in (PluginState.ACTIVE, PluginState.LOADED, PluginState.INACTIVE)
+        if live is not None and healthy:
+            try:
+                said = await live.channel.call(
+                    "cardcage.health_check", [], result_type=dict[str, Any], timeout_s=timeout_s
+                )
+                healthy = said.get("healthy") is not False and said.get("status") not in ("error", "unhealthy")
+            except CardcageError as fault:
+                healthy, error = False, fault.message
+        return InstanceHealth(
+            instance=self.id,
+            state=self.state,
+            healthy=healthy,
+            pid=self.pid,
+            uptime_s=None if live is None else self._clock.monotonic_s() - live.opened_at_s,
+            restarts=self.restarts,
+            error=error,
+            plugin=said,
+        )
+
+    # what the plugin sends (ChannelHandler) -----------------------------------------------------------------------
+
+    async def on_call(self, method: str, args: Any, meta: Any) -> Any:
+        return await self._host.call_from(self, method, args)
+
+    def on_event(self, name: str, data: Any) -> None:
+        self._host.event_from(self, name, data)
+
+    def on_log(self, level: str, message: str, fields: Any) -> None:
+        self.logbook.write(level, "log", message, fields)
+
+    def on_metric(self, name: str, kind: str, value: float, tags: Any) -> None:
+        self._host.metric_from(self, name, kind, value, tags or {})
+
+    # inside -------------------------------------------------------------------------------------------------------
+
+    def _enter(self, action: Action) -> None:
+        self.state = transition(self.state, action)
+
+    def _tell(self, name: str, **data: Any) -> None:
+        self._host.lifecycle_event(self, name, {"plugin": self.blueprint.plugin, "instance": self.id, **data})
+
+    def _own(self, task: asyncio.Task[None]) -> asyncio.Task[None]:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _need_live(self, action: Action) -> Live:
+        transition(self.state, action)  # raises Misuse naming the state and the action
+        if self._live is None:
+            raise Unavailable(f"{self.blueprint.label} is restarting", plugin=self.blueprint.plugin, retry_after_s=0.1)
+        return self._live
+
+    async def _open(self) -> None:
+        began_s = self._clock.monotonic_s()
+        try:
+            live = await open_live(self.blueprint, self._runner, self, self.logbook, began_s)
+        except BaseException as error:
+            self._enter(Action.FAIL)
+            if isinstance(error, CardcageError):
+                self.error = error
+                self.logbook.note("error", error.message)
+                self._tell("plugin.failed", error=error.to_json())
+            raise
+        self._live = live
+        self._enter(Action.FINISH_LOAD)
+        self._own(asyncio.create_task(self._watch(live), name=f"watch {self.id}"))
+        self._tell("plugin.loaded", pid=live.process.pid, load_s=self._clock.monotonic_s() - began_s)
+
+    async def _start(self) -> None:
+        live = self._need_live(Action.START)
+        self._wanted = PluginState.ACTIVE
+        try:
+            await lifecycle(self.blueprint, live.channel, "start", self.blueprint.policy.start_timeout_s)
+        except CardcageError as error:
+            failure = await self._with_cause(live, error, "start")
+            await self._fail(live, failure)
+            raise failure from error
+        self._enter(Action.START)
+        self.error = None
+        self._tell("plugin.started", pid=live.process.pid)
+
+    async def _wind_down(self, live: Live) -> None:
+        """Stop and clean up; whatever the plugin does wrong here is noted and changes nothing."""
+        timeout_s = self.blueprint.policy.stop_timeout_s
+        steps = ["cleanup"]
+        if self.state is PluginState.ACTIVE:
+            steps.insert(0, "stop")
+        for step in steps:
+            try:
+                await lifecycle(self.blueprint, live.channel, step, timeout_s)
+            except CardcageError as error:
+                self.logbook.note("warning", f"{step} failed: {error.message}")
+                break
+        if self.state is PluginState.ACTIVE:
+            self._enter(Action.STOP)
+
+    async def _fail(self, live: Live, error: CardcageError) -> None:
+        """A command failed in the plugin: end the process and stay in ERROR."""
+        live.ending = True
+        self.error = error
+        self._live = None
+        self._enter(Action.FAIL)
+        await bury(self._runner, live)
+        self.logbook.note("error", error.message)
+        self._tell("plugin.failed", error=error.to_json())
+
+    async def _watch(self, live: Live) -> None:
+        """Wait for the end of one process; where nobody asked for it, recover."""
+        waiting = asyncio.ensure_future(self._runner.wait(live.process))
+        try:
+            await asyncio.wait({waiting, live.channel.closed}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
+        if live.ending:
+            return
+        self._recoveries += 1
+        self._settled.clear()
+        try:
+            async with self._lock:
+                if live.ending or self._live is not live:
+                    return
+                exit_ = await bury(self._runner, live)
+                self._crashed(live, exit_)
+            await self._recover()
+        finally:
+            self._recoveries -= 1
+            if self._recoveries == 0:
+                self._settled.set()
+
+    def _crashed(self, live: Live, exit_: Exit) -> None:
+        self._live = None
+        error = died(self.blueprint, exit_, "without being asked to")
+        if live.killed_for:
+            error = self._fault(f"{self.blueprint.label} {live.killed_for}", "hung")
+        elif (broken := live.channel.fault()) is not None:
+            error = broken
+        self.error = error
+        if self.state is not PluginState.ERROR:
+            self._enter(Action.FAIL)
+        self.logbook.note("error", error.message)
+        self._tell("plugin.crashed", error=error.to_json(), exit_reason=exit_.reason.value)
+
+    async def _recover(self) -> None:
+        """Restart with back-off until the plugin stands again, is no longer wanted, or the policy gives up."""
+        wanted = self._wanted
+        while self._wanted is not PluginState.UNLOADED and self.state is PluginState.ERROR:
+            now_s = self._clock.monotonic_s()
+            step = next_step(
+                self.blueprint.policy.restart,
+                self._history,
+                exit_failed=True,
+                now_s=now_s,
+                jitter_sample=self._jitter(),
+            )
+            if step.action is not StepAction.RESTART:
+                self.logbook.note("error", step.reason)
+                self._tell("plugin.gave_up", reason=step.reason)
+                return
+            self._history = self._history.with_restart(now_s + step.delay_s, self.blueprint.policy.restart)
+            await asyncio.sleep(step.delay_s)
+            async with self._lock:
+                if self._wanted is PluginState.UNLOADED or self.state is not PluginState.ERROR:
+                    return
+                try:
+                    await self._revive(wanted)
+                except CardcageError:
+                    continue  # recorded where it happened; the policy decides on the next one
+                self.restarts += 1
+                self.logbook.note("info", f"restarted as process {self.pid}")
+                self._tell("plugin.restarted", pid=self.pid, restarts=self.restarts)
+
+    async def _revive(self, wanted: PluginState) -> None:
+        for action in (Action.UNLOAD, Action.FINISH_UNLOAD, Action.LOAD):
+            self._enter(action)
+        await self._open()
+        if wanted is not PluginState.LOADED:
+            await self._start()
+        if wanted is PluginState.INACTIVE:
+            assert self._live is not None
+            await lifecycle(self.blueprint, self._live.channel, "stop", self.blueprint.policy.stop_timeout_s)
+            self._enter(Action.STOP)
+            self._wanted = wanted
+
+    async def _await_active(self, timeout_s: float) -> Live:
+        """The live process, waited for where a restart is under way."""
+        try:
+            await asyncio.wait_for(self._settled.wait(), timeout_s)
+        except TimeoutError:
+            raise Unavailable(
+                f"{self.blueprint.label} is restarting and did not come back within {timeout_s:g} s",
+                plugin=self.blueprint.plugin,
+                retry_after_s=1.0,
+            ) from None
+        if self._live is not None and self.state is PluginState.ACTIVE:
+            return self._live
+        if self.state is PluginState.ERROR and self.error is not None:
+            raise Unavailable(
+                f"{self.blueprint.label} is not running: {self.error.message}",
+                plugin=self.blueprint.plugin,
+                version=self.blueprint.version,
+                cause=self.error.to_json(),
+            )
+        raise Misuse(
+            f"{self.blueprint.label} is {self.state.value}, and only an active plugin can be called",
+            code="not_active",
+            hint=f"start it first: start_plugin({self.id!r})",
+            plugin=self.blueprint.plugin,
+        )
+
+    async def _explain(self, live: Live, fault: PluginFault, method: str) -> PluginFault:
+        """The fault with its cause; a plugin that missed a deadline is watched for a hang from here on."""
+        if fault.code == "deadline_exceeded" and (self._hang_check is None or self._hang_check.done()):
+            self._hang_check = self._own(asyncio.create_task(self._kill_if_hung(live)))
+        return await self._with_cause(live, fault, method)
+
+    async def _with_cause(self, live: Live, fault: CardcageError, method: str) -> Any:
+        """The fault itself, or, where only the connection is known to be lost, how the process ended."""
+        if fault.code != "connection_lost":
+            return fault
+        exit_ = await self._runner.wait(live.process)
+        if live.killed_for:
+            return self._fault(f"{self.blueprint.label} {live.killed_for}", "hung", method=method)
+        if exit_.reason is ExitReason.STOPPED and live.ending:
+            return self._fault(f"{self.blueprint.label} was stopped during {method}()", "stopped", method=method)
+        return died(self.blueprint, exit_, f"during {method}()")
+
+    async def _kill_if_hung(self, live: Live) -> None:
+        """After a missed deadline: a plugin that does not even answer a ping in the grace is hung, and is killed."""
+        grace_s = self.blueprint.policy.hang_grace_s
+        try:
+            await live.channel.ping(grace_s)
+        except CardcageError:
+            if not live.ending and self._live is live:
+                live.killed_for = f"missed a deadline and then answered nothing for {grace_s:g} s, so it was killed"
+                self._runner.kill(live.process)
+
+    def _fault(self, message: str, code: str, **fields: Any) -> PluginFault:
+        return PluginFault(message, code=code, plugin=self.blueprint.plugin, version=self.blueprint.version, **fields)

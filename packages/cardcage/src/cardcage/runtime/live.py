@@ -1,0 +1,215 @@
+"""A process that answers: from the launch to a loaded plugin, and the orderly way out.
+
+`open_live` either hands back a `Live` whose plugin has been imported, described and initialised, or leaves nothing
+behind: no process, no descriptor, no task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from cardcage.channel import Channel, ChannelHandler, Peer
+from cardcage.contracts import check_provider
+from cardcage.foundation.errors import CardcageError, Fault, PluginFault
+from cardcage.launch.runner import Exit, ExitReason, Process, Runner
+from cardcage.manifest import check_metadata, validate_config
+from cardcage.runtime.blueprint import Blueprint
+from cardcage.runtime.description import PluginDescription
+from cardcage.runtime.logbook import LogBook
+from cardcage.runtime.streams import LineReader, read_lines
+
+_T = TypeVar("_T")
+
+_LAST_WORDS_S = 1.0  # how long to wait for a dead process's last prints and exit status; they are there already
+
+
+@dataclass(slots=True, eq=False)
+class Live:
+    """One started process with its open channel. `ending` says that the host itself is bringing it to its end."""
+
+    process: Process
+    channel: Channel
+    description: PluginDescription
+    opened_at_s: float
+    ending: bool = False
+    killed_for: str | None = None
+    readers: list[tuple[asyncio.ReadTransport, LineReader]] = field(
+        default_factory=list[tuple[asyncio.ReadTransport, LineReader]]
+    )
+
+
+async def open_live(
+    blueprint: Blueprint, runner: Runner, handler: ChannelHandler, logbook: LogBook, now_s: float
+) -> Live:
+    """Start the process, greet it, load the plugin, check what it says of itself, and initialise it."""
+    process = await runner.start(blueprint.spec)
+    readers: list[tuple[asyncio.ReadTransport, LineReader]] = []
+    channel: Channel | None = None
+    try:
+        await _read_streams(process, logbook, readers)
+        peer = Peer(plugin=blueprint.plugin, version=blueprint.version, instance=str(blueprint.instance))
+        channel = await Channel.open(
+            process.sock, handler=handler, who=peer, timeout_s=blueprint.policy.connect_timeout_s
+        )
+        description = await _load(blueprint, channel)
+        check_description(blueprint, description)
+        await lifecycle(blueprint, channel, "initialize", blueprint.policy.start_timeout_s)
+        return Live(process=process, channel=channel, description=description, opened_at_s=now_s, readers=readers)
+    except BaseException as error:
+        runner.kill(process)
+        if channel is not None:
+            await channel.close("start failed")
+        else:
+            process.sock.close()
+        exit_ = await _bury(runner, process, readers)
+        if isinstance(error, PluginFault) and error.code == "connection_lost" and exit_ is not None:
+            raise died(blueprint, exit_, "while it was being loaded") from error
+        raise
+
+
+async def close_live(blueprint: Blueprint, runner: Runner, live: Live, *, timeout_s: float) -> Exit | None:
+    """Say goodbye, wait for at most `timeout_s`, then kill. The process is gone when this returns."""
+    live.ending = True
+    await live.channel.close("unload")
+    waiting = asyncio.ensure_future(runner.wait(live.process))
+    done, _ = await asyncio.wait({waiting}, timeout=timeout_s)
+    if not done:
+        runner.kill(live.process)
+    try:
+        return await waiting
+    finally:
+        await _drain(live.readers)
+
+
+async def bury(runner: Runner, live: Live) -> Exit:
+    """See a process that has failed to its end: killed where it still runs, its last prints read."""
+    runner.kill(live.process)
+    await live.channel.close("process ended")
+    exit_ = await runner.wait(live.process)
+    await _drain(live.readers)
+    return exit_
+
+
+async def lifecycle(blueprint: Blueprint, channel: Channel, step: str, timeout_s: float) -> None:
+    """Call `cardcage.<step>`; an answer of False is the plugin's own word that it failed."""
+    answer = await channel.call(f"cardcage.{step}", [], result_type=bool | None, timeout_s=timeout_s)
+    if answer is False:
+        raise PluginFault(
+            f"{blueprint.label} answered False to {step}(), which means that it could not",
+            code=f"{step}_failed",
+            plugin=blueprint.plugin,
+            version=blueprint.version,
+        )
+
+
+def died(blueprint: Blueprint, exit_: Exit, when: str) -> PluginFault:
+    """The fault for a process that ended by itself."""
+    how = f"exit status {exit_.code}" if exit_.code is not None else f"signal {exit_.signal}"
+    words = {
+        ExitReason.OUT_OF_MEMORY: "ran out of the memory it was given",
+        ExitReason.CPU_LIMIT: "used up the CPU time it was given",
+        ExitReason.SYSTEM_CALL: "was ended for a forbidden system call",
+        ExitReason.PROCESS_LIMIT: "used up the processes it was given",
+        ExitReason.KILLED: "was killed",
+        ExitReason.STOPPED: "left",
+        ExitReason.CRASHED: "crashed",
+        ExitReason.SETUP_FAILED: "could not be walled in",
+    }[exit_.reason]
+    detail = f": {exit_.detail}" if exit_.detail else ""
+    return PluginFault(
+        f"{blueprint.label} {words} {when} ({how}){detail}",
+        code="crashed",
+        plugin=blueprint.plugin,
+        version=blueprint.version,
+        exit_reason=exit_.reason.value,
+        exit_code=exit_.code,
+        signal=exit_.signal,
+    )
+
+
+def check_description(blueprint: Blueprint, description: PluginDescription) -> None:
+    """Hold what the code says of itself against the manifest, its extension points and its config schema."""
+    faults: list[Fault] = []
+    if description.metadata is not None:
+        faults.extend(check_metadata(blueprint.manifest, description.metadata))
+    for point in blueprint.points:
+        faults.extend(check_provider(point, description.method_names()))
+    if faults:
+        raise PluginFault(
+            f"{blueprint.label} is not what its manifest says: " + "; ".join(map(str, faults)),
+            code="contract_broken",
+            plugin=blueprint.plugin,
+            version=blueprint.version,
+            faults=[{"path": fault.path, "message": fault.message} for fault in faults],
+        )
+    if blueprint.manifest.config_schema is None and description.config_schema:
+        validate_config(description.config_schema, dict(blueprint.config), subject=f"the config of {blueprint.label}")
+
+
+async def _load(blueprint: Blueprint, channel: Channel) -> PluginDescription:
+    entry = blueprint.manifest.entrypoint
+    inside = blueprint.spec.plan.inside
+    request: dict[str, Any] = {
+        "entrypoint": {
+            "module": entry.module,
+            "file": entry.file,
+            "attribute": entry.attribute,
+            "manifest_name": blueprint.plugin,
+            "version": blueprint.version,
+            "package_dir": inside.package_dir,
+        },
+        "context": {
+            "config": dict(blueprint.config),
+            "data_dir": inside.data_dir,
+            "temp_dir": inside.temp_dir,
+            "plugin": blueprint.plugin,
+            "version": blueprint.version,
+            "instance": str(blueprint.instance),
+            "log_level": "info",
+        },
+    }
+    return await channel.call(
+        "cardcage.load", [request], result_type=PluginDescription, timeout_s=blueprint.policy.start_timeout_s
+    )
+
+
+async def _read_streams(
+    process: Process, logbook: LogBook, readers: list[tuple[asyncio.ReadTransport, LineReader]]
+) -> None:
+    def sink(level: str, source: str) -> Callable[[str], None]:
+        return lambda line: logbook.write(level, source, line)
+
+    for descriptor, level, source in ((process.stdout, "info", "stdout"), (process.stderr, "warning", "stderr")):
+        if descriptor is not None:
+            readers.append(await read_lines(descriptor, sink(level, source)))
+    process.stdout = process.stderr = None
+
+
+async def _bury(
+    runner: Runner, process: Process, readers: list[tuple[asyncio.ReadTransport, LineReader]]
+) -> Exit | None:
+    exit_ = await _within(runner.wait(process), _LAST_WORDS_S)
+    for descriptor in (process.stdout, process.stderr):
+        if descriptor is not None:
+            os.close(descriptor)
+    await _drain(readers)
+    return exit_
+
+
+async def _within(awaitable: Awaitable[_T], timeout_s: float) -> _T | None:
+    try:
+        return await asyncio.wait_for(awaitable, timeout_s)
+    except (TimeoutError, CardcageError):
+        return None
+
+
+async def _drain(readers: list[tuple[asyncio.ReadTransport, LineReader]]) -> None:
+    """Read what the process printed last; a descendant that still holds the pipe is not waited for."""
+    if readers:
+        await asyncio.wait({reader.ended for _, reader in readers}, timeout=_LAST_WORDS_S)
+    for transport, _ in readers:
+        transport.close()
