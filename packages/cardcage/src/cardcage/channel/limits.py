@@ -1,0 +1,42 @@
+"""The numbers that bound a channel, each with its reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+READ_BUFFER_BYTES: Final = 256 * 1024
+"""What one read may bring: more than a socket's own buffer holds. One buffer serves all channels of an event loop."""
+
+COALESCE_BYTES: Final = 64 * 1024
+"""Under load, frames up to this much are joined into one write; beyond it the joining costs more than a system call."""
+
+STREAM_WINDOW_ITEMS: Final = 64
+"""Items of a stream that may be on their way. At 10 us an item and 300 us for a sleeping host to answer with credit, 32
+keep a plugin busy; twice that leaves room while credit is given for half a window at a time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelLimits:
+    """What one channel may take up, in memory and in time."""
+
+    serving: int = 128
+    """Calls of the plugin that the host runs at once; a further one is answered `unavailable`."""
+
+    write_soft_bytes: int = 1024 * 1024
+    """Unsent bytes above which calls wait: a slow reader holds up its callers, not our memory."""
+
+    write_hard_bytes: int = 32 * 1024 * 1024
+    """Unsent bytes above which the plugin is disconnected: two of the longest frames."""
+
+    stall_s: float = 10.0
+    """How long a plugin may leave unsent bytes above the soft limit, as when it computes for long without reading."""
+
+    frame_s: float = 10.0
+    """How long a frame may take from its first byte to its last; the longest takes some 10 ms on a local socket."""
+
+    stream_bytes: int = 64 * 1024 * 1024
+    """Items of one stream that wait for their consumer; a window of items of 1 MiB each fits."""
+
+    goodbye_s: float = 1.0
+    """How long to wait for the plugin's own goodbye after ours; it only has to read and answer one message."""
