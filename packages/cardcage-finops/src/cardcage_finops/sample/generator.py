@@ -1,4 +1,4 @@
-"""Writing an estate: the bill, the metrics and `truth.json`, row by row, in memory bounded by the number of resources."""
+"""Writing an estate: bill, metrics and `truth.json`, row by row, in memory bounded by the number of resources."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def generate(
 ) -> SampleFiles:
     """Write a bill, metrics and their truth into `directory`, which is made where it is missing.
 
-    The size is said by `resources`, or by `rows`, of which there are then at least so many: a resource has one row an hour.
-    The same arguments give the same bytes. Raises `ValueError` for sizes below one resource or one day.
+    The size is said by `resources`, or by `rows`, of which there are then at least so many: a resource has one row an
+    hour. The same arguments give the same bytes. Raises `ValueError` for sizes below one resource or one day.
     """
     plan = _plan(rows, resources, days, seed, start)
     folder = Path(directory)
@@ -268,9 +268,7 @@ def _common(account: tuple[str, str]) -> dict[str, str]:
 def _fee_line(plan: EstatePlan, fee: Fee) -> str:
     day = plan.day(fee.day)
     end, start = _month(day)
-    service_category = {"Support": "Management and Governance", "Virtual Machines": "Compute"}.get(
-        fee.service, "Storage"
-    )
+    categories = {"Support": "Management and Governance", "Virtual Machines": "Compute"}
     return _line(
         {
             **_common(ACCOUNTS[fee.account]),
@@ -286,7 +284,7 @@ def _fee_line(plan: EstatePlan, fee: Fee) -> str:
             "ContractedCost": amount_text(fee.contracted),
             "EffectiveCost": amount_text(fee.effective),
             "ListCost": amount_text(fee.list),
-            "ServiceCategory": service_category,
+            "ServiceCategory": categories.get(fee.service, "Storage"),
             "ServiceName": fee.service,
         }
     )

@@ -1,7 +1,7 @@
 """The plan of an estate: its resources, how each one's use goes up and down, and what is wrong. Pure; from one seed.
 
-Amounts are integers (`UNITS` to the dollar) and the noise is built from sums and products alone, so that a seed gives the
-same bytes on every machine.
+Amounts are integers (`UNITS` to the dollar) and the noise is built from sums and products alone, so that a seed gives
+the same bytes on every machine.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def _resources(rng: Random, count: int, accounts: int) -> list[Resource]:
 
 
 def _resource(rng: Random, index: int, kind: ResourceKind, number: int, accounts: int) -> Resource:
-    purpose, account = _pick(rng, PURPOSES), index % accounts
+    purpose, account = _pick(rng, PURPOSES), (index + index // len(_KIND_ORDER)) % accounts
     size, price, metrics = kind.choose(rng, number)
     stage = "prod" if rng.random() < 0.7 else "dev"
     return Resource(

@@ -195,46 +195,28 @@ def _kind(
     )
 
 
-_MACHINES: Final = ("Virtual Machines", "Compute", "Virtual Machines")
+_Service = tuple[str, str, str]
+"""Name, category, subcategory."""
+_MACHINES: Final[_Service] = ("Virtual Machines", "Compute", "Virtual Machines")
+_WORKERS: Final[_Service] = ("Batch Workers", "Compute", "Virtual Machines")
+_VOLUMES: Final[_Service] = ("Block Storage", "Storage", "Block Storage")
+_OBJECTS: Final[_Service] = ("Object Storage", "Storage", "Object Storage")
+_DATABASES: Final[_Service] = ("Managed Database", "Databases", "Relational Databases")
+_BALANCERS: Final[_Service] = ("Load Balancing", "Networking", "Application Networking")
+_TRANSFER: Final[_Service] = ("Data Transfer", "Networking", "Content Delivery")
+_FUNCTIONS: Final[_Service] = ("Functions", "Compute", "Serverless Compute")
+_LOGS: Final[_Service] = ("Log Analytics", "Management and Governance", "Observability")
+_QUEUES: Final[_Service] = ("Message Queue", "Integration", "Messaging")
 
 KINDS: Final[dict[str, ResourceKind]] = {
     "instance": _kind("instance", "vm", _MACHINES, "Hours", _instance, can_commit=True),
-    "fleet": _kind(
-        "instance group",
-        "fleet",
-        ("Batch Workers", "Compute", "Virtual Machines"),
-        "Hours",
-        _unmetered(86_000),
-        quantity=30,
-    ),
-    "volume": _kind("volume", "vol", ("Block Storage", "Storage", "Block Storage"), "Hours", _volume),
-    "bucket": _kind(
-        "bucket", "bkt", ("Object Storage", "Storage", "Object Storage"), "GB-Hours", _unmetered(32), quantity=60_000
-    ),
-    "database": _kind("database", "db", ("Managed Database", "Databases", "Relational Databases"), "Hours", _database),
-    "balancer": _kind(
-        "load balancer", "lb", ("Load Balancing", "Networking", "Application Networking"), "Hours", _balancer
-    ),
-    "gateway": _kind(
-        "gateway", "gw", ("Data Transfer", "Networking", "Content Delivery"), "GB", _unmetered(85_000), quantity=25
-    ),
-    "function": _kind(
-        "function", "fn", ("Functions", "Compute", "Serverless Compute"), "GB-Hours", _unmetered(60_000), quantity=40
-    ),
-    "logs": _kind(
-        "log group",
-        "log",
-        ("Log Analytics", "Management and Governance", "Observability"),
-        "GB",
-        _unmetered(500_000),
-        quantity=4,
-    ),
-    "queue": _kind(
-        "queue",
-        "mq",
-        ("Message Queue", "Integration", "Messaging"),
-        "Million Requests",
-        _unmetered(400_000),
-        quantity=6,
-    ),
+    "fleet": _kind("instance group", "fleet", _WORKERS, "Hours", _unmetered(86_000), quantity=30),
+    "volume": _kind("volume", "vol", _VOLUMES, "Hours", _volume),
+    "bucket": _kind("bucket", "bkt", _OBJECTS, "GB-Hours", _unmetered(32), quantity=60_000),
+    "database": _kind("database", "db", _DATABASES, "Hours", _database),
+    "balancer": _kind("load balancer", "lb", _BALANCERS, "Hours", _balancer),
+    "gateway": _kind("gateway", "gw", _TRANSFER, "GB", _unmetered(85_000), quantity=25),
+    "function": _kind("function", "fn", _FUNCTIONS, "GB-Hours", _unmetered(60_000), quantity=40),
+    "logs": _kind("log group", "log", _LOGS, "GB", _unmetered(500_000), quantity=4),
+    "queue": _kind("queue", "mq", _QUEUES, "Million Requests", _unmetered(400_000), quantity=6),
 }
