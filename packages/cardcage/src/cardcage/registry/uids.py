@@ -50,7 +50,7 @@ def choose_uid_range(mapped: Sequence[UidRange], wanted: UidRange = DEFAULT_UID_
     base, end = largest.base + half, largest.base + largest.count
     if base <= nobody < end:
         end = nobody
-    if end <= base:
+    if half == 0 or end <= base:
         raise Misuse(
             f"instances need user ids of their own, but this machine maps only {largest.count} (user ids {largest})",
             code="uids_exhausted",
