@@ -48,6 +48,9 @@ Args = Sequence[Any] | Mapping[str, Any]
 
 _log = logging.getLogger(__name__)
 
+REASON_CHARS_MAX: Final = 1000
+"""How much of a reason a goodbye carries."""
+
 BUSY_RETRY_AFTER_S: Final = 0.1
 """When to try again after too many calls were in flight: some thousand calls are answered in that time."""
 
@@ -59,15 +62,12 @@ class Channel:
     `PluginFault`, and `closed` resolves to the reason.
     """
 
-    closed: asyncio.Future[CloseReason]
-    """Resolves once, when the channel has ended; await it shielded."""
-
     def __init__(self, *, handler: ChannelHandler, who: Peer, limits: ChannelLimits, wire: WireLimits) -> None:
         """Use `Channel.open`."""
         loop = asyncio.get_running_loop()
         self.who = who
         self.hello: Hello | None = None
-        self.closed = loop.create_future()
+        self._closed: asyncio.Future[CloseReason] = loop.create_future()
         self._loop = loop
         self._limits = limits
         self._session = Session(Role.HOST, limits=wire)
@@ -127,6 +127,11 @@ class Channel:
             raise
         return channel
 
+    @property
+    def closed(self) -> asyncio.Future[CloseReason]:
+        """Resolves when the channel has ended. Shielded: cancelling one who waits leaves the others waiting."""
+        return asyncio.shield(self._closed)
+
     # Calling
 
     @overload
@@ -161,14 +166,14 @@ class Channel:
         """Call `method` and return its result as `result_type`.
 
         Cancelling the task that waits cancels the call in the plugin; so does the deadline, `timeout_s` from now.
-        Raises `PluginFault` (`plugin_error`, `invalid_result`, `deadline_exceeded`, `connection_lost`, `protocol_error`,
-        `method_not_found`, ...), `Misuse` for arguments that the plugin or the wire does not take, `Refused`, and
-        `Unavailable` where too many calls are in flight or the channel is closing.
+        Raises `PluginFault` (`plugin_error`, `invalid_result`, `deadline_exceeded`, `connection_lost`,
+        `protocol_error`, `method_not_found`, ...), `Misuse` for arguments that the plugin or the wire does not take,
+        `Refused`, and `Unavailable` where too many calls are in flight or the channel is closing.
         """
         session = self._session
         driver = self._driver
         if driver.paused or session.state is not State.READY:
-            await self._until_callable(method, timeout_s)
+            timeout_s = await self._until_callable(method, timeout_s)
         try:
             call_id, frame = session.call(method, args, deadline_ms=_milliseconds(timeout_s), meta=meta)
         except LocalProtocolError as fault:
@@ -182,6 +187,8 @@ class Channel:
         try:
             raw = await answer
         except asyncio.CancelledError:
+            if answer.done() and not answer.cancelled():
+                answer.exception()  # Seen, though nobody is left to be told: asyncio would log it otherwise.
             self._give_up(call_id, "cancelled")
             raise
         try:
@@ -242,9 +249,10 @@ class Channel:
             self._leaving = self._leaving or CloseReason(code="closed", message=f"was closed: {reason}")
             try:
                 if self._session.state is State.READY:
-                    self._driver.write(self._session.goodbye("stopping", reason))
+                    self._driver.write(self._session.goodbye("stopping", reason[:REASON_CHARS_MAX]))
+                if self._session.state is State.CLOSING:
                     async with asyncio.timeout(self._limits.goodbye_s):
-                        await asyncio.shield(self.closed)
+                        await self.closed
             except TimeoutError:
                 pass  # It had its moment.
             finally:
@@ -293,8 +301,12 @@ class Channel:
     def _deliver(self, messages: list[Message]) -> None:
         for message in messages:
             self._take[type(message)](message)
-        if self._leaving is not None and not self._waiting and not self._streams:
-            self._leave()
+            if self._ending is not None:
+                return
+        if self._leaving is not None:
+            open_calls = self._waiting or self._streams
+            if self._session.state is State.CLOSED or not open_calls:
+                self._leave()
 
     def _on_result(self, message: Result) -> None:
         if call := self._waiting.pop(message.id, None):
@@ -352,7 +364,9 @@ class Channel:
 
     def _on_hello(self, message: Hello) -> None:
         self.hello = message
-        self._driver.write_now(self._session.ready())
+        if self._session.state is not State.GREETED:
+            return  # What followed the hello has already ended the session.
+        self._driver.write_now(self._session.ready(host="cardcage"))
         if not self._opened.done():
             self._opened.set_result(None)
 
@@ -405,7 +419,6 @@ class Channel:
             reason = self._leaving
         self._ending = reason
         self._calls.fail(lambda call: self._ended(call.method))
-        self._waiting = self._calls.by_id
         streams, self._streams = self._streams, {}
         for inbox in streams.values():
             inbox.end(self._ended(inbox.method))
@@ -415,8 +428,7 @@ class Channel:
         self._serving.end()
         if not self._opened.done():
             self._opened.set_exception(self._ended("a hello"))
-        if not self.closed.done():
-            self.closed.set_result(reason)
+        self._closed.set_result(reason)
 
     def _ended(self, method: str) -> CardcageError:
         """The error for a call that the channel's end cut off, or that came after it."""
@@ -445,7 +457,9 @@ class Channel:
 
     # Errors
 
-    async def _until_callable(self, method: str, timeout_s: float) -> None:
+    async def _until_callable(self, method: str, timeout_s: float) -> float:
+        """Wait until a call may be written; returns what is left of `timeout_s`."""
+        begun_s = self._loop.time()
         try:
             async with asyncio.timeout(timeout_s):
                 await self._driver.writable()
@@ -453,6 +467,7 @@ class Channel:
             what = f"has not read what it was sent; {method} could not be begun within {timeout_s:g} s"
             raise self.who.fault("deadline_exceeded", what, method=method) from None
         self._require_ready(method)
+        return max(0.0, timeout_s - (self._loop.time() - begun_s))
 
     def _require_ready(self, what: str) -> None:
         if self._ending is not None:
