@@ -1,0 +1,141 @@
+"""`cardcage doctor|plan|version|completion`: what this machine enforces, and what would be built on it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import typer
+
+from cardcage.cli.exits import ExitCode
+from cardcage.cli.options import Config, Grant, Isolation, Json, PluginName, StateDir, read_config
+from cardcage.cli.text import console, facts, print_json, safe, table
+
+if TYPE_CHECKING:
+    from cardcage.sandbox import MachineReport, SandboxPlan
+
+_STYLES: Final = {"enforced": "green", "best-effort": "yellow", "unavailable": "red", "off": "dim"}
+
+
+def doctor(as_json: Json = False) -> None:
+    """Try every layer of the walls on this machine, and say which hold. Status 1 where the strict floor is not met."""
+    from cardcage.sandbox import examine
+    from cardcage.sandbox.plan import STRICT_FLOOR
+
+    machine = examine()
+    below = machine.below(STRICT_FLOOR)
+    if as_json:
+        print_json(
+            {
+                **machine.to_json(),
+                "floor": list(STRICT_FLOOR),
+                "below": [layer.name for layer in below],
+                "strict": not below,
+            }
+        )
+    else:
+        _print_machine(machine, frozenset(STRICT_FLOOR), [layer.name for layer in below])
+    raise typer.Exit(ExitCode.FAILED if below else ExitCode.OK)
+
+
+def _print_machine(machine: MachineReport, floor: frozenset[str], below: list[str]) -> None:
+    from rich.text import Text
+
+    out = console()
+    out.print(f"{machine.system} {machine.kernel} {machine.architecture}, walls as {machine.mode.value}")
+    shown = table("layer", "status", "floor", "what was seen", "what to do")
+    for layer in machine.layers:
+        status = Text(layer.status.value, style=_STYLES[layer.status.value])
+        shown.add_row(layer.name, status, "floor" if layer.name in floor else "", safe(layer.detail), safe(layer.hint))
+    out.print(shown)
+    if below:
+        out.print(f"\nBelow the strict floor: {', '.join(below)}. Plugins are refused here.", style="red")
+    else:
+        out.print("\nThe whole strict floor is enforced.", style="green")
+
+
+def plan(
+    name: PluginName,
+    config: Config = None,
+    grant: Grant = None,
+    isolation: Isolation = "process",
+    state_dir: StateDir = None,
+    as_json: Json = False,
+) -> None:
+    """Show the walls that a plugin would get, without starting it."""
+    from cardcage.cli.host import Target
+
+    target = Target.parse(name)
+    settings: dict[str, Any] = {"config": read_config(config), "grants": grant, "isolation": isolation}
+    walls = asyncio.run(_plan(target, state_dir, settings))
+    if as_json:
+        print_json(walls.to_json())
+    else:
+        _print_plan(walls)
+
+
+async def _plan(target: Any, state_dir: StateDir, settings: dict[str, Any]) -> SandboxPlan:
+    from cardcage.cli.host import installed, open_host
+
+    async with open_host(state_dir, target=target, **settings) as host:
+        installed(host.store, target)
+        return host.manager.plan(target.instance)
+
+
+def _print_plan(plan: SandboxPlan) -> None:
+    out = console()
+    out.print(f"{plan.instance} {safe(plan.plugin_version)}, isolation {plan.isolation}", style="bold")
+    identity = plan.identity
+    outside = "the host's own user" if identity.outside_uid is None else f"uid {identity.outside_uid}"
+    out.print(
+        facts(
+            {
+                "runs as": f"uid {identity.inside_uid} inside, {outside} outside" if plan.walled else "this user",
+                "namespaces": " ".join(plan.namespaces) or "none",
+                "network": " ".join(plan.network.endpoints) or ("none" if plan.walled else "all of the host's"),
+                "programs": "may be started" if plan.system_calls.execute or not plan.walled else "may not be started",
+                "environment": " ".join(f"{key}={value}" for key, value in plan.environment.items()),
+                "limits": " ".join(f"{key}={value}" for key, value in plan.rlimits.items()) or "none",
+                "refused unless": " ".join(plan.floor) or None,
+            }
+        )
+    )
+    if not plan.mounts:
+        return
+    out.print("\nsees these files, and no others")
+    shown = table("path", "what", "may")
+    for mount in plan.mounts:
+        may = "write" if mount.writable else "execute" if mount.executable else "read"
+        what = mount.source if mount.kind == "bind" else f"{mount.kind} {mount.source}".strip()
+        shown.add_row(safe(mount.target), safe(what), may + (" (granted)" if mount.granted else ""))
+    out.print(shown)
+
+
+def version(as_json: Json = False) -> None:
+    """Print the versions of Cardcage and of what it stands on."""
+    import platform
+    from importlib.metadata import entry_points
+
+    from cardcage import __version__
+
+    packs = {
+        entry.name: entry.dist.version if entry.dist is not None else "unknown"
+        for entry in entry_points(group="cardcage.packs")
+    }
+    if as_json:
+        print_json({"cardcage": __version__, "python": platform.python_version(), "packs": packs})
+        return
+    console().print(f"cardcage {__version__} (Python {platform.python_version()})")
+    for name, pack_version in sorted(packs.items()):
+        console().print(f"pack {name} {pack_version}")
+
+
+def completion(shell: Literal["bash", "zsh", "fish"] = typer.Argument(..., help="Your shell.")) -> None:
+    """Say how to switch on completion of commands and options in a shell."""
+    lines = {
+        "bash": ("~/.bashrc", 'eval "$(_CARDCAGE_COMPLETE=source_bash cardcage)"'),
+        "zsh": ("~/.zshrc", 'eval "$(_CARDCAGE_COMPLETE=source_zsh cardcage)"'),
+        "fish": ("~/.config/fish/config.fish", "_CARDCAGE_COMPLETE=source_fish cardcage | source"),
+    }
+    where, line = lines[shell]
+    print(f"# Put this line into {where}, or let `cardcage --install-completion` do it.\n{line}")
