@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cardcage.foundation.errors import Fault, InvalidDocument
+from cardcage.manifest.versions import version_matches
 from cardcage.registry.model import InstalledPlugin
-from cardcage.trust.versions import satisfies
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +113,7 @@ def _unmet(need: Need, found: Node | None) -> str | None:
     wanted = need.name if need.range in ("", "*") else f"{need.name} {need.range}"
     if found is None:
         return f"needs {wanted}, which is not installed"
-    if not satisfies(found.version, need.range):
+    if not version_matches(need.range, found.version):
         return f"needs {wanted}, but {found.version} is installed"
     if not found.enabled:
         return f"needs {wanted}, which is disabled"

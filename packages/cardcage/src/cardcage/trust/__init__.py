@@ -6,7 +6,6 @@ Nothing here imports or runs anything of a package.
 from cardcage.trust.digest import PackageDigest, PackageLimits, digest_package
 from cardcage.trust.host import Host, this_host
 from cardcage.trust.verify import MANIFEST_FILES, VerifiedRelease, confirm_digest, verify
-from cardcage.trust.versions import range_fault, satisfies
 
 __all__ = [
     "MANIFEST_FILES",
@@ -16,8 +15,6 @@ __all__ = [
     "VerifiedRelease",
     "confirm_digest",
     "digest_package",
-    "range_fault",
-    "satisfies",
     "this_host",
     "verify",
 ]

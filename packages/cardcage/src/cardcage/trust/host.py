@@ -10,7 +10,7 @@ from typing import Final
 
 from cardcage import __version__
 from cardcage.foundation.errors import Fault
-from cardcage.trust.versions import range_fault, satisfies
+from cardcage.manifest.versions import version_matches
 
 _SYSTEMS: Final = {"macos": "darwin", "osx": "darwin", "mac": "darwin", "win32": "windows", "win": "windows"}
 _MACHINES: Final = {"amd64": "x86_64", "x64": "x86_64", "arm64": "aarch64"}
@@ -47,18 +47,15 @@ def host_faults(host: Host, requires: Mapping[str, str], platforms: Iterable[str
     named = list(platforms)
     if named and not any(_is_this(name, host) for name in named):
         here = f"{host.system}-{host.machine}"
-        faults.append(
-            Fault(path="platforms", message=f"expected one of {', '.join(named)}, but this machine is {here}")
-        )
+        message = f"made for {', '.join(named)}, but this machine is {here}"
+        faults.append(Fault(path="platforms", message=message))
     return faults
 
 
 def _version_fault(program: str, wanted: str, running: str | None) -> str | None:
-    if running is None:
+    if running is None or version_matches(wanted, running):
         return None
-    return range_fault(wanted) or (
-        None if satisfies(running, wanted) else f"expected {program} {wanted}, but {program} {running} is running"
-    )
+    return f"expected {program} {wanted}, but {program} {running} is running"
 
 
 def _is_this(name: str, host: Host) -> bool:
