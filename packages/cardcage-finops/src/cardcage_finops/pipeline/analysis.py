@@ -3,8 +3,8 @@
     cost source -> ledger -> detectors -> metrics -> optimizers -> policies -> hook -> channels
 
 What is computed is computed in pure code elsewhere (`ledger`, `series`, `resources`, `arbitration`, `summary`); this
-module asks the plugins. Only the cost source can't be done without: any other plugin that fails is listed with its error
-in `Analysis.plugins`, and the rest goes on.
+module asks the plugins. Only the cost source can't be done without: any other plugin that fails is listed in
+`Analysis.plugins` with its error, and the rest goes on.
 """
 
 from __future__ import annotations
@@ -59,6 +59,9 @@ T = TypeVar("T")
 
 RESOURCES_PER_CALL: Final = 500
 """Resources of one `analyze_many`: about a MiB with tags and metrics, a sixteenth of what a frame may hold."""
+
+METHODS: Final = {"robust": "robust", "rule25": "daily_rule"}
+"""What an anomaly detector calls the ways to find unusual days."""
 
 COLUMNS: Final = (*AMOUNT_COLUMNS, *KEY_COLUMNS, *RESOURCE_COLUMNS)
 
@@ -205,7 +208,7 @@ class _Run:
         series = await asyncio.to_thread(service_account_costs, self.ledger)
         found: list[CostAnomaly] = []
         for view in self.crew.candidates(AnomalyDetector):
-            config = fitted_config(view, {"method": self.request.detector})
+            config = fitted_config(view, {"method": METHODS[self.request.detector]})
             member = await self.crew.hire(AnomalyDetector, view, "anomaly detector", config, capability_grants(view))
             if member.proxy is None:
                 continue

@@ -43,6 +43,8 @@ RESOURCE_COLUMNS: Final = (
 """Read only where a resource or an account is met for the first time."""
 
 OVERFLOW_KEY: Final = "(other)"
+USAGE: Final = "Usage"
+"""The charge category of what was used; a row that names none counts as usage."""
 NO_SERVICE: Final = "(no service)"
 NO_ACCOUNT: Final = "(no account)"
 NO_CURRENCY: Final = "XXX"
@@ -69,6 +71,7 @@ KEY_CHARS_MAX: Final = 1024
 CURRENCY_CHARS_MAX: Final = 32
 
 ATTRIBUTE_CHARS_MAX: Final = 4096
+CATEGORY_CHARS_MAX: Final = 64
 AMOUNT_CACHE_MAX: Final = 65_536
 """Bills repeat their amounts (an hour of one instance type); the cache saves reading the same digits again."""
 
@@ -129,8 +132,8 @@ def totals_of(sums: Sums) -> Totals:
     return Totals(billed=sums[0], effective=sums[1], list=sums[2], contracted=sums[3])
 
 
-_Group = tuple[str, str, str, str, str, str, bool]
-"""(currency, day, service, account, region, resource, is usage): rows of one batch that are added up together."""
+_Group = tuple[str, str, str, str, str, str, str]
+"""(currency, day, service, account, region, resource, category): rows of one batch that are added up together."""
 
 
 @dataclass(slots=True)
@@ -153,7 +156,12 @@ class Ledger:
     resources: dict[tuple[str, str], ResourceEntry] = field(default_factory=dict[tuple[str, str], ResourceEntry])
     """By (currency, resource id)."""
     account_names: dict[str, str] = field(default_factory=dict[str, str])
+    fee_cells: dict[SeriesKey, dict[str, dict[str, Decimal]]] = field(
+        default_factory=dict[SeriesKey, dict[str, dict[str, Decimal]]]
+    )
+    """EffectiveCost by category and day of what is no usage: purchases, taxes, credits. Most series have none."""
     _cell_count: int = 0
+    _fee_cell_count: int = 0
     _region_cell_count: int = 0
     _resource_day_count: int = 0
     _folded: set[str] = field(default_factory=set[str])
@@ -198,7 +206,6 @@ class Ledger:
                 refused += 1
                 self.issues.add(_refusal(_row_number(batch, index), cells))
                 continue
-            category = cells[11]
             group = (
                 currency,
                 start[:10],
@@ -206,7 +213,7 @@ class Ledger:
                 cells[7] or cells[8] or NO_ACCOUNT,
                 cells[9] or "",
                 cells[10] or "",
-                category is None or category == "Usage",
+                (cells[11] or USAGE)[:CATEGORY_CHARS_MAX],
             )
             if (sums := groups.get(group)) is None:
                 groups[group] = [billed, effective, listed, contracted]
@@ -240,7 +247,7 @@ class Ledger:
 
     def _fold(self, batch: ChargeBatch, index: int, group: _Group, sums: Sums) -> None:
         """Add a group's sums to every table that it belongs to."""
-        currency, day, service, account, region, resource, is_usage = group
+        currency, day, service, account, region, resource, category = group
         ledger = self.currencies[currency]
         service = self._key(ledger.by_service, service, "services")
         account = self._key(ledger.by_account, account, "accounts")
@@ -254,9 +261,11 @@ class Ledger:
             self.account_names[account] = name[:KEY_CHARS_MAX]
         series = (currency, service, account)
         self._fold_series(series, day, sums[1])
+        if category != USAGE:
+            self._fold_fee(series, category, day, sums[1])
         self._fold_region(series, region, day, sums[1])
         if resource:
-            entry = self._fold_resource(batch, index, group, sums, is_usage)
+            entry = self._fold_resource(batch, index, group, sums)
             self._fold_resource_day(series, entry.id if entry else OVERFLOW_KEY, day, sums[1])
 
     def _key(self, table: dict[str, Sums], key: str, what: str) -> str:
@@ -296,10 +305,19 @@ class Ledger:
             days = regions.setdefault(region, {})
         days[day] = days.get(day, ZERO) + effective
 
-    def _fold_resource(
-        self, batch: ChargeBatch, index: int, group: _Group, sums: Sums, is_usage: bool
-    ) -> ResourceEntry | None:
-        currency, day, service, account, region, resource, _ = group
+    def _fold_fee(self, series: SeriesKey, category: str, day: str, effective: Decimal) -> None:
+        categories = self.fee_cells.setdefault(series, {})
+        days = categories.get(category)
+        if days is None or day not in days:
+            if self._fee_cell_count >= CELLS_MAX:
+                self._say_folded("days of fees, taxes and credits", CELLS_MAX)
+                return  # they stay in every sum; detectors will see them as usage
+            self._fee_cell_count += 1
+            days = categories.setdefault(category, {})
+        days[day] = days.get(day, ZERO) + effective
+
+    def _fold_resource(self, batch: ChargeBatch, index: int, group: _Group, sums: Sums) -> ResourceEntry | None:
+        currency, day, service, account, region, resource, category = group
         resource = resource[:KEY_CHARS_MAX]
         entry = self.resources.get((currency, resource))
         if entry is None:
@@ -324,7 +342,7 @@ class Ledger:
             )
         entry.first_day = min(entry.first_day, day)
         entry.last_day = max(entry.last_day, day)
-        if is_usage:
+        if category == USAGE:
             _add(entry.usage, sums)
         return entry
 

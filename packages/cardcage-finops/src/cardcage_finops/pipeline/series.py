@@ -9,7 +9,7 @@ from typing import Final
 
 from cardcage_finops.models import AnalysisContext, DailyCost
 from cardcage_finops.pipeline.amounts import EXACT, ZERO
-from cardcage_finops.pipeline.ledger import OVERFLOW_KEY, Ledger, SeriesKey, totals_of
+from cardcage_finops.pipeline.ledger import OVERFLOW_KEY, USAGE, Ledger, SeriesKey, totals_of
 
 PERIOD_DAYS_MAX: Final = 1200
 """Series are dense, so one row dated in the year 1 would make 700,000 days of each. Three years and a quarter are kept,
@@ -114,6 +114,7 @@ def _series(ledger: Ledger, key: SeriesKey, days: list[str]) -> DailyCost:
     currency, service, account = key
     cells = ledger.cells[key]
     parts = {
+        "ChargeCategory": _categories(ledger, key, days),
         "RegionId": _parts(ledger.region_cells.get(key, {}), days),
         "ResourceId": _parts(ledger.resource_cells.get(key, {}), days),
     }
@@ -125,6 +126,18 @@ def _series(ledger: Ledger, key: SeriesKey, days: list[str]) -> DailyCost:
         amounts=[cells.get(day, ZERO) for day in days],
         parts={dimension: found for dimension, found in parts.items() if found},
     )
+
+
+def _categories(ledger: Ledger, key: SeriesKey, days: list[str]) -> dict[str, list[Decimal]]:
+    """The series by charge category; empty where all of it is usage, as it mostly is."""
+    fees = ledger.fee_cells.get(key)
+    if not fees:
+        return {}
+    cells = ledger.cells[key]
+    ranked = sorted(fees, key=lambda category: (-max(map(abs, fees[category].values())), category))
+    parts = {category: [fees[category].get(day, ZERO) for day in days] for category in ranked[:PARTS_MAX]}
+    others = [sum((fees[category].get(day, ZERO) for category in fees), ZERO) for day in days]
+    return {USAGE: [cells.get(day, ZERO) - other for day, other in zip(days, others, strict=True)], **parts}
 
 
 def _parts(by_key: Mapping[str, Mapping[str, Decimal]], days: list[str]) -> dict[str, list[Decimal]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal
+from itertools import pairwise
 from typing import Final
 
 _EIGHTHS: Final = " ▏▎▍▌▋▊▉█"
@@ -42,5 +43,5 @@ def _averaged(values: list[float], width: int) -> list[float]:
     if count <= width:
         return values
     edges = [round(at * count / width) for at in range(width + 1)]
-    groups = [values[start:end] for start, end in zip(edges, edges[1:], strict=False) if end > start]
+    groups = [values[start:end] for start, end in pairwise(edges) if end > start]
     return [sum(group) / len(group) for group in groups]

@@ -71,6 +71,11 @@ def _table(*columns: str) -> Table:
     return table
 
 
+def _add(table: Table, *cells: str | Text) -> None:
+    """Add a row in which no text is read as markup."""
+    table.add_row(*(one if isinstance(one, Text) else Text(visible(one)) for one in cells))
+
+
 def _inset(content: RenderableType) -> Padding:
     return Padding(content, (0, 0, 0, 2))
 
@@ -79,13 +84,13 @@ def _totals(analysis: Analysis, main: CurrencyResult) -> RenderableType:
     table = _table("", ">", "")
     table.show_header = False
     totals = main.totals
-    table.add_row("Billed", Text(amount_for_people(totals.billed, main.currency), "bold"), "")
-    table.add_row("Effective", Text(amount_for_people(totals.effective, main.currency), "bold"), "")
-    table.add_row("At list price", amount_for_people(totals.list, main.currency), _discount(main))
+    _add(table, "Billed", Text(amount_for_people(totals.billed, main.currency), "bold"), "")
+    _add(table, "Effective", Text(amount_for_people(totals.effective, main.currency), "bold"), "")
+    _add(table, "At list price", amount_for_people(totals.list, main.currency), _discount(main))
     if analysis.monthly_savings > 0:
         saved = amount_for_people(analysis.monthly_savings, main.currency)
         count = len(analysis.recommendations)
-        table.add_row("Could be saved", Text(saved, "bold green"), f"a month, {count} recommendations")
+        _add(table, "Could be saved", Text(saved, "bold green"), f"a month, {count} recommendations")
     return _inset(table)
 
 
@@ -134,7 +139,7 @@ def _breakdown(
         line = sparkline(daily.get(row.key, []), _SPARK_WIDTH, ascii_only=ascii_only)
         name = cell(row.name or row.key, chars_max=40)
         colour = "blue" if amount >= 0 else "green"
-        table.add_row(name, amount_for_people(amount), share, Text(drawn, colour), Text(line, "cyan"))
+        _add(table, name, amount_for_people(amount), share, Text(drawn, colour), Text(line, "cyan"))
     yield _inset(table)
     yield from _more(len(rows))
 
@@ -151,7 +156,7 @@ def _currencies(analysis: Analysis) -> Iterable[RenderableType]:
     table = _table("", "rows>", "billed>", "effective>")
     for one in analysis.currencies[:LINES_MAX]:
         billed, effective = amount_for_people(one.totals.billed), amount_for_people(one.totals.effective)
-        table.add_row(cell(one.currency), f"{one.rows:,}", billed, effective)
+        _add(table, cell(one.currency), f"{one.rows:,}", billed, effective)
     yield _inset(table)
 
 
@@ -166,7 +171,7 @@ def _anomalies(anomalies: list[CostAnomaly]) -> Iterable[RenderableType]:
         if one.account:
             scope.append_text(cell(f" {one.account}", "dim", 30))
         excess = Text(amount_for_people(one.impact, visible(one.currency)), "red")
-        table.add_row(cell(days), scope, excess, change_text(one.change), cell(one.reason))
+        _add(table, cell(days), scope, excess, change_text(one.change), cell(one.reason))
     yield _inset(table)
     yield from _more(len(anomalies))
 
@@ -184,7 +189,7 @@ def _recommendations(analysis: Analysis) -> Iterable[RenderableType]:
     for one in found[:LINES_MAX]:
         chosen = one.chosen
         saved = Text(amount_for_people(chosen.estimated_savings, visible(chosen.currency)), "green")
-        table.add_row(saved, f"{chosen.confidence:.0%}", cell(chosen.action), _resource(one), cell(chosen.reason))
+        _add(table, saved, f"{chosen.confidence:.0%}", cell(chosen.action), _resource(one), cell(chosen.reason))
     yield _inset(table)
     yield from _more(len(found))
 
@@ -202,10 +207,10 @@ def _policies(analysis: Analysis) -> Iterable[RenderableType]:
     yield _title("Policies")
     table = _table("", "policy", "finding")
     for one in sorted(analysis.policies, key=_severity)[:LINES_MAX]:
-        table.add_row(Text(one.status, _STATUS_STYLE[one.status]), cell(one.policy, chars_max=40), cell(one.message))
+        _add(table, Text(one.status, _STATUS_STYLE[one.status]), cell(one.policy, chars_max=40), cell(one.message))
     for alert in analysis.alerts[:LINES_MAX]:
         details = ", ".join(f"{key} {value}" for key, value in alert.details.items())
-        table.add_row(Text("alert", "bold red"), cell(alert.name, chars_max=40), cell(f"{alert.source}: {details}"))
+        _add(table, Text("alert", "bold red"), cell(alert.name, chars_max=40), cell(f"{alert.source}: {details}"))
     yield _inset(table)
     yield from _more(len(analysis.policies))
 
@@ -227,7 +232,7 @@ def _rows(analysis: Analysis) -> Iterable[RenderableType]:
             (each for each in analysis.issues.listed if (each.code, each.action) == (one.code, one.action)), None
         )
         where = f"row {first.row}: {first.message}" if first and first.row else first.message if first else ""
-        table.add_row(f"{one.count:,}", cell(one.action), cell(one.code, chars_max=40), cell(where, "dim", 120))
+        _add(table, f"{one.count:,}", cell(one.action), cell(one.code, chars_max=40), cell(where, "dim", 120))
     yield _inset(table)
     yield from _more(len(analysis.issues.counts))
 
@@ -238,7 +243,7 @@ def _plugins(analysis: Analysis) -> Iterable[RenderableType]:
     for run in analysis.plugins:
         outcome = cell(run.error, "red") if run.error else Text(visible(run.walls), "dim")
         name = cell(f"{run.name} {run.version}", chars_max=60)
-        table.add_row(name, cell(run.role), _isolation(run), f"{run.seconds:.3f}", outcome)
+        _add(table, name, cell(run.role), _isolation(run), f"{run.seconds:.3f}", outcome)
     yield _inset(table)
     for warning in analysis.warnings[:LINES_MAX]:
         yield _inset(cell(f"warning: {warning}", "yellow"))

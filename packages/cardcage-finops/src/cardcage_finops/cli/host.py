@@ -1,0 +1,72 @@
+"""The manager of one `cardcage finops` command: the shipped plugins, and those that the operator names."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from cardcage.cli.host import UNCONFINED_BANNER
+from cardcage.foundation.errors import Misuse
+from cardcage.manager import PluginManager, UnconfinedWarning
+from cardcage.runtime import RuntimePolicy
+from cardcage_finops.places import plugin_dirs
+
+STREAM_TIMEOUT_S: Final = 6 * 3600.0
+"""How long reading a bill may take in all. Whether it is still alive is told by the wait for each batch."""
+
+
+@asynccontextmanager
+async def finops_manager(
+    *, plugins: Sequence[Path] = (), grants: Mapping[str, Sequence[str]] | None = None, isolation: str = "process"
+) -> AsyncIterator[PluginManager]:
+    """A manager over the shipped plugins and the folders `plugins`, in a state folder that is gone afterwards.
+
+    Nothing is started. The operator's own registry is neither read nor changed, so analyses can run side by side.
+    """
+    with tempfile.TemporaryDirectory(prefix="cardcage-finops-") as folder, _loud():
+        manager = PluginManager(
+            plugin_paths=[*plugin_dirs(), *plugins],
+            state_dir=Path(folder) / "state",
+            grants=grants,
+            isolation=isolation,
+            auto_start=False,
+            policy=RuntimePolicy(call_timeout_s=STREAM_TIMEOUT_S),
+        )
+        async with manager:
+            yield manager
+
+
+def parse_grants(texts: Sequence[str]) -> dict[str, list[str]]:
+    """Grants written `PLUGIN=PERMISSION`, by plugin. Raises `Misuse` for one that is not."""
+    grants: dict[str, list[str]] = {}
+    for text in texts:
+        plugin, equals, permission = text.partition("=")
+        if not (plugin and equals and permission):
+            raise Misuse(
+                f"--grant {text!r} is not PLUGIN=PERMISSION",
+                code="grant_invalid",
+                hint="such as --grant my-optimizer=capability:ReadInstanceMetrics",
+            )
+        grants.setdefault(plugin, []).append(permission)
+    return grants
+
+
+@contextmanager
+def _loud() -> Iterator[None]:
+    """Say that walls are off in a way that can't be missed."""
+
+    def show(message: Warning | str, category: type[Warning], *rest: Any, **named: Any) -> None:
+        text = UNCONFINED_BANNER if issubclass(category, UnconfinedWarning) else f"cardcage: warning: {message}"
+        coloured = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+        print(f"\x1b[1;41;97m{text}\x1b[0m" if coloured else text, file=sys.stderr, flush=True)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UnconfinedWarning)
+        warnings.showwarning = show
+        yield
