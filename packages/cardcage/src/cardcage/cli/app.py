@@ -61,17 +61,18 @@ def _load(entry: EntryPoint) -> Any:
 
     try:
         pack = entry.load()
+        where = pack.cli if isinstance(pack, Pack) else None
+        module, _, attribute = (where or "").partition(":")
+        mounted = getattr(import_module(module), attribute) if where else None
     except ImportError as error:
         raise Misuse(
             f"the pack {entry.name!r} ({entry.value}) cannot be imported: {error}", code="pack_broken"
         ) from error
-    where = pack.cli if isinstance(pack, Pack) else None
-    if where is None:
+    if mounted is None:
         raise Misuse(
             f"the pack {entry.name!r} has no commands", code="no_commands", hint="cardcage --help lists what has"
         )
-    module, _, attribute = where.partition(":")
-    group = typer.main.get_group(getattr(import_module(module), attribute))
+    group = typer.main.get_group(mounted)
     group.name = entry.name
     return group
 

@@ -149,16 +149,18 @@ async def _load(path: Path, target: Target, state_dir: StateDir, settings: dict[
 
 async def _undo(host: Host, target: Target, before: InstalledPlugin | None, known: set[str]) -> None:
     """Leave the registry, and the folders that the attempt made, as they were."""
-    from cardcage.registry import PutPlugin, RemoveInstance, RemovePlugin
+    from cardcage.registry import RemoveInstance
+    from cardcage.registry.registration import register, unregister
 
     if host.store.plugin(target.plugin) is None:
         return
     await host.manager.unload_plugin(target.plugin)
     made = [record.id for record in host.store.instances(target.plugin) if str(record.id) not in known]
     if before is None:
-        host.store.commit(RemovePlugin(name=target.plugin))
+        unregister(host.store, target.plugin)
     else:
-        host.store.commit(PutPlugin(plugin=before), *(RemoveInstance(id=each) for each in made))
+        register(host.store, [before])
+        host.store.commit(*(RemoveInstance(id=each) for each in made))
     for kind in ("data", "temp"):
         # Only an empty folder goes: data that an earlier release left is the operator's.
         with contextlib.suppress(OSError):
