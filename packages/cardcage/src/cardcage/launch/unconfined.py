@@ -90,7 +90,7 @@ class UnconfinedRunner:
         order = {
             "fd": pipes.their_sock.fileno(),
             "main": self._main,
-            "packages": list(spec.plan.package_homes),
+            "packages": list(spec.plan.packages),
             "package_dir": str(spec.package_dir),
         }
         script = str(Path(child.__file__))

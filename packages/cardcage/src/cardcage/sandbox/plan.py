@@ -63,6 +63,9 @@ Landlock, the time and the cgroup namespaces are second walls behind these and a
 put on where they exist and reported where they do not.
 """
 
+PROGRAM_DIRS: Final = ("/usr/bin/", "/usr/sbin/", "/usr/local/bin/")
+"""What a plugin that may start any program sees."""
+
 RESERVED_DIRS: Final = (PACKAGE_DIR, DATA_DIR, "/cardcage", "/proc", "/dev", "/sys")
 """Where a grant may not appear, because the plugin's own folders or the kernel's stand there."""
 
@@ -84,6 +87,8 @@ class Mount(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Left out where the host does not have it."""
     granted: bool = False
     """An operator's grant: made readable to the instance's uid whatever its owner and mode, or the start fails."""
+    whole_folder: bool | None = None
+    """Whether a grant is of a folder with all beneath it (True) or of one file (False); the source must agree."""
     size_bytes: int = 0
     inodes: int = 0
     content: str = ""
@@ -156,8 +161,8 @@ class SandboxPlan(msgspec.Struct, frozen=True, kw_only=True):
     working_dir: str = "/"
     python_path: tuple[str, ...] = ()
     """`sys.path` inside. The standard library comes first, so that a plugin cannot stand in for it."""
-    package_homes: Mapping[str, str] = msgspec.field(default_factory=dict[str, str])
-    """Where packages that were imported before the walls went up are found behind them: host folder to inside."""
+    packages: tuple[str, ...] = ()
+    """Folders of the host, each of one Python package, that the plugin may import."""
     rlimits: Mapping[str, int] = msgspec.field(default_factory=dict[str, int])
     landlock: LandlockRules = LandlockRules()
     system_calls: SystemCalls = SystemCalls()
@@ -217,7 +222,7 @@ def make_plan(request: PlanRequest, machine: MachineReport) -> SandboxPlan:
     if request.isolation == "unconfined":
         return _unconfined_plan(request)
     reads, writes = _granted_paths(request.permissions, "read"), _granted_paths(request.permissions, "write")
-    programs = _granted_paths(request.permissions, "subprocess")
+    programs = _granted_programs(request.permissions)
     _check_grants(request, (*reads, *writes, *programs))
     as_root = str(machine.mode) == "root"
     return SandboxPlan(
@@ -235,8 +240,8 @@ def make_plan(request: PlanRequest, machine: MachineReport) -> SandboxPlan:
         ),
         environment=_environment(),
         working_dir=DATA_DIR,
-        python_path=_python_path(request.python),
-        package_homes=_package_homes(request),
+        python_path=python_path(request.python),
+        packages=tuple(str(folder) for _, folder in request.library_dirs),
         rlimits=_rlimits(request.limits),
         landlock=_landlock_rules(request.python, reads, writes, programs),
         system_calls=SystemCalls(execute=bool(programs)),
@@ -258,7 +263,7 @@ def _unconfined_plan(request: PlanRequest) -> SandboxPlan:
         inside=inside,
         environment=_environment() | {"HOME": inside.data_dir, "TMPDIR": inside.temp_dir},
         working_dir=inside.data_dir,
-        package_homes={str(folder): str(folder) for _, folder in request.library_dirs},
+        packages=tuple(str(folder) for _, folder in request.library_dirs),
         limits=request.limits,
     )
 
@@ -278,11 +283,16 @@ def _granted_values(permissions: Iterable[Permission], kind: str) -> tuple[str, 
 
 
 def _granted_paths(permissions: Iterable[Permission], kind: str) -> tuple[str, ...]:
-    return tuple(value.rstrip("/") or "/" for value in _granted_values(permissions, kind) if value.startswith("/"))
+    return tuple(value for value in _granted_values(permissions, kind) if value.startswith("/"))
+
+
+def _granted_programs(permissions: Iterable[Permission]) -> tuple[str, ...]:
+    values = _granted_values(permissions, "subprocess")
+    return PROGRAM_DIRS if "*" in values else values
 
 
 def _check_grants(request: PlanRequest, paths: Iterable[str]) -> None:
-    for path in paths:
+    for path in (path.rstrip("/") or "/" for path in paths):
         reserved = next((place for place in RESERVED_DIRS if _is_beneath(path, place)), None)
         if path != "/" and reserved is None and ".." not in PurePosixPath(path).parts:
             continue
@@ -307,16 +317,12 @@ def _is_beneath(path: str, folder: str) -> bool:
 
 def _system_mounts(python: PythonLayout) -> tuple[Mount, ...]:
     """The C library, Python, /dev, /proc and a handful of files of /etc: the same for every plugin."""
-    inside_stdlib = f"{PYTHON_DIR}/lib/python{python.version}"
+    stdlib = inside_stdlib(python)
     return (
         *(Mount(kind="bind", source=path, target=path, executable=True, optional=True) for path in python.system_dirs),
         *(Mount(kind="symlink", source=to, target=path) for path, to in sorted(python.system_links.items())),
-        Mount(kind="bind", source=python.stdlib, target=inside_stdlib, executable=True),
-        *(Mount(kind="mask", target=f"{inside_stdlib}/{name}") for name in python.hidden),
-        *(
-            Mount(kind="bind", source=path, target=f"{PYTHON_DIR}/lib/{PurePosixPath(path).name}", executable=True)
-            for path in python.libraries
-        ),
+        Mount(kind="bind", source=python.stdlib, target=stdlib, executable=True),
+        *(Mount(kind="mask", target=f"{stdlib}/{name}") for name in python.hidden),
         *(Mount(kind="device", source=f"/dev/{n}", target=f"/dev/{n}") for n in DEVICES),
         Mount(kind="symlink", source="/proc/self/fd", target="/dev/fd"),
         Mount(kind="tmpfs", target=SHM_DIR, writable=True, size_bytes=SHM_BYTES, inodes=TEMP_INODES),
@@ -341,7 +347,7 @@ def _own_mounts(request: PlanRequest) -> tuple[Mount, ...]:
     temp_bytes = request.limits.temp_bytes or TEMP_BYTES
     return (
         *(
-            Mount(kind="bind", source=str(folder), target=f"{LIBRARY_DIR}/{_file_name(name, folder)}", executable=True)
+            Mount(kind="bind", source=str(folder), target=inside_library(name, folder), executable=True)
             for name, folder in request.library_dirs
         ),
         Mount(kind="bind", source=str(request.package_dir), target=PACKAGE_DIR, executable=True, granted=True),
@@ -350,27 +356,41 @@ def _own_mounts(request: PlanRequest) -> tuple[Mount, ...]:
     )
 
 
-def _file_name(name: str, source: Path) -> str:
-    """`msgspec` for a folder, `six.py` for a package that is a single file."""
-    return name if source.suffix not in {".py", ".so"} else source.name
-
-
 def _grant_mounts(reads: tuple[str, ...], writes: tuple[str, ...], programs: tuple[str, ...]) -> tuple[Mount, ...]:
     """Granted paths at the same place, shorter paths first so that a wider grant does not cover a narrower one."""
-    wanted = {path: Mount(kind="bind", source=path, target=path, granted=True) for path in reads}
-    wanted |= {path: Mount(kind="bind", source=path, target=path, executable=True, granted=True) for path in programs}
-    wanted |= {path: Mount(kind="bind", source=path, target=path, writable=True, granted=True) for path in writes}
+    wanted = {path.rstrip("/"): _grant_mount(path) for path in reads}
+    wanted |= {path.rstrip("/"): _grant_mount(path, executable=True) for path in programs}
+    wanted |= {path.rstrip("/"): _grant_mount(path, writable=True) for path in writes}
     return tuple(wanted[path] for path in sorted(wanted, key=lambda path: (path.count("/"), path)))
 
 
-def _python_path(python: PythonLayout) -> tuple[str, ...]:
-    stdlib = f"{PYTHON_DIR}/lib/python{python.version}"
+def _grant_mount(path: str, *, writable: bool = False, executable: bool = False) -> Mount:
+    place = path.rstrip("/")
+    return Mount(
+        kind="bind",
+        source=place,
+        target=place,
+        writable=writable,
+        executable=executable,
+        granted=True,
+        whole_folder=path.endswith("/"),
+    )
+
+
+def inside_stdlib(python: PythonLayout) -> str:
+    """Where the standard library stands behind the walls: not at its place on the host, which tells of its owner."""
+    return f"{PYTHON_DIR}/lib/python{python.version}"
+
+
+def inside_library(name: str, source: Path) -> str:
+    """Where a package that the plugin may import stands: `msgspec` for a folder, `six.py` for a single file."""
+    return f"{LIBRARY_DIR}/{name if source.suffix not in {'.py', '.so'} else source.name}"
+
+
+def python_path(python: PythonLayout) -> tuple[str, ...]:
+    """`sys.path` behind the walls."""
+    stdlib = inside_stdlib(python)
     return (stdlib, f"{stdlib}/lib-dynload", LIBRARY_DIR, PACKAGE_DIR)
-
-
-def _package_homes(request: PlanRequest) -> dict[str, str]:
-    homes = {request.python.stdlib: f"{PYTHON_DIR}/lib/python{request.python.version}"}
-    return homes | {str(folder): f"{LIBRARY_DIR}/{name}" for name, folder in request.library_dirs}
 
 
 def _rlimits(limits: ResourceLimits) -> dict[str, int]:
@@ -392,9 +412,10 @@ def _rlimits(limits: ResourceLimits) -> dict[str, int]:
 def _landlock_rules(
     python: PythonLayout, reads: tuple[str, ...], writes: tuple[str, ...], programs: tuple[str, ...]
 ) -> LandlockRules:
+    own = (DATA_DIR, TEMP_DIR, SHM_DIR)
     loaders = python.system_dirs if programs else ()  # a program's own loader is executed too
     return LandlockRules(
-        read=(*python.system_dirs, "/cardcage", "/etc", "/proc", "/dev", PACKAGE_DIR, *reads, *programs),
-        write=(DATA_DIR, TEMP_DIR, SHM_DIR, *(f"/dev/{name}" for name in DEVICES), *writes),
+        read=(*python.system_dirs, "/cardcage", "/etc", "/proc", "/dev", *own, PACKAGE_DIR, *reads, *programs),
+        write=(*own, *(f"/dev/{name}" for name in DEVICES), *writes),
         execute=(*loaders, *programs),
     )

@@ -1,0 +1,423 @@
+"""The host's side of the fork server: starts instances behind their walls in a few milliseconds each."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import msgspec
+
+from cardcage.foundation.errors import CardcageError, Misuse, PluginFault, Refused, Unavailable
+from cardcage.foundation.limits import CONNECT_TIMEOUT_S, STOP_TIMEOUT_S
+from cardcage.launch import zygote_main
+from cardcage.launch.exits import Evidence, classify
+from cardcage.launch.pipes import Pipes
+from cardcage.launch.runner import Exit, LaunchSpec, Process
+from cardcage.sandbox.mode import detect_mode
+from cardcage.sandbox.plan import PYTHON_DIR, PythonLayout, inside_library, inside_stdlib, python_path
+from cardcage.sandbox.python_layout import core_libraries, find_python_layout
+from cardcage.sandbox.report import EnforcementReport, Layer, LayerName, LayerStatus, Mode
+
+DEFAULT_MAIN: Final = "cardcage_sdk.serve:serve"
+
+_UNANSWERED_STARTS_MAX: Final = 8
+"""Requests in the fork server's queue: its socket buffer holds about a dozen plans."""
+
+_NOT_YET: Final = (
+    Layer(name=LayerName.CGROUP_LIMITS, status=LayerStatus.UNAVAILABLE, detail="memory and CPU have no group yet"),
+    Layer(name=LayerName.EGRESS, status=LayerStatus.OFF, detail="no address is reachable, granted or not"),
+)
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder().decode
+
+
+@dataclass(slots=True, eq=False)
+class _Instance:
+    """One started process as the host keeps it, from the request to the end."""
+
+    number: int
+    spec: LaunchSpec
+    report: socket.socket
+    forked: asyncio.Future[None]
+    up: asyncio.Future[EnforcementReport]
+    exited: asyncio.Future[Exit]
+    pidfd: int = -1
+    stopped_by_host: bool = False
+    plugin_status: int | None = None
+    rows: Sequence[Any] = field(default_factory=list[Any])
+
+    def kill(self) -> None:
+        """End it, now or, where the fork has not been reported yet, as soon as it is."""
+        if not self.exited.done():
+            self.stopped_by_host = True
+        if self.pidfd >= 0:
+            try:
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+            except ProcessLookupError:
+                pass  # it has ended, and its end is on its way to us
+
+
+class ZygoteRunner:
+    """Starts Python plugins as forks of a clean process, each behind the walls of its plan.
+
+    The fork server is started at the first use and again when it has ended. `main` names what a plugin's process runs,
+    as `module:function(socket)`; it is imported before the fork, as are `libraries`.
+    """
+
+    name = "process"
+
+    def __init__(
+        self,
+        *,
+        main: str = DEFAULT_MAIN,
+        libraries: Iterable[tuple[str, Path]] | None = None,
+        python: PythonLayout | None = None,
+        mode: Mode | None = None,
+    ) -> None:
+        self._main = main
+        self._libraries = libraries
+        self._python = python
+        self._mode = mode
+        self._server: _Server | None = None
+        self._starting = asyncio.Lock()
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def start(self, spec: LaunchSpec) -> Process:
+        """Start the process. When this returns its walls are up, and none of the plugin's code has run."""
+        if not spec.plan.walled:
+            raise Misuse(
+                f"plugin {spec.plugin!r} {spec.version} has a plan without walls, but this runner puts them up",
+                code="wrong_runner",
+                plugin=spec.plugin,
+                version=spec.version,
+            )
+        server = await self._ready_server()
+        await _hand_over_data(spec)
+        with Pipes() as pipes:
+            instance = await server.request(spec, pipes)
+            try:
+                async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                    report = await asyncio.shield(instance.up)
+            except BaseException as error:
+                instance.kill()
+                await asyncio.shield(instance.exited)
+                if isinstance(error, TimeoutError):
+                    raise _setup_failed(spec, f"the walls were not up after {CONNECT_TIMEOUT_S:g} s") from None
+                raise
+            return pipes.process(pid=_pid_of(instance.pidfd), report=report, handle=instance)
+
+    async def _ready_server(self) -> _Server:
+        async with self._starting:
+            if self._closed:
+                raise Misuse("the runner is closed", code="runner_closed")
+            if self._server is None or self._server.ended:
+                self._server = await self._start_server()
+            return self._server
+
+    async def _start_server(self) -> _Server:
+        mode = detect_mode() if self._mode is None else self._mode
+        if mode is Mode.NONE:
+            raise Refused(
+                "no walls can be put up on this machine, so nothing is started",
+                code="no_walls",
+                hint="`cardcage doctor` says what is missing; isolation: unconfined runs a plugin with every right",
+            )
+        libraries = tuple(core_libraries() if self._libraries is None else self._libraries)
+        server = _Server()
+        await server.start(self._python or find_python_layout(), libraries, self._main, as_root=mode is Mode.ROOT)
+        return server
+
+    async def wait(self, process: Process) -> Exit:
+        """Wait for the end and say why it came."""
+        return await asyncio.shield(_instance(process).exited)
+
+    def kill(self, process: Process) -> None:
+        """End the process, and with its namespace all that it has started."""
+        _instance(process).kill()
+
+    async def aclose(self) -> None:
+        """End every instance and the fork server."""
+        async with self._starting:
+            self._closed = True
+            if self._server is not None:
+                await self._server.aclose()
+
+
+def _instance(process: Process) -> _Instance:
+    if not isinstance(process.handle, _Instance):
+        raise Misuse(f"process {process.pid} was not started by the fork server", code="unknown_process")
+    return process.handle
+
+
+class _Server:
+    """One fork server process and the instances that came of it."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._control, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._control.setblocking(False)
+        self._popen: subprocess.Popen[bytes] | None = None
+        self._ready: asyncio.Future[None] = self._loop.create_future()
+        self._unanswered = asyncio.Semaphore(_UNANSWERED_STARTS_MAX)
+        self._instances: dict[int, _Instance] = {}
+        self._last_number = 0
+        self.ended = False
+
+    async def start(
+        self, python: PythonLayout, libraries: Sequence[tuple[str, Path]], main: str, *, as_root: bool
+    ) -> None:
+        """Start the process and wait until it can fork."""
+        homes = {python.stdlib: inside_stdlib(python)}
+        homes |= {str(source): inside_library(name, source) for name, source in libraries}
+        order = {
+            "main": main,
+            "as_root": as_root,
+            "packages": [str(source) for _, source in libraries],
+            "homes": homes,
+            "python_path": python_path(python),
+            "python_dir": PYTHON_DIR,
+        }
+        self._popen = await asyncio.to_thread(self._spawn, python.executable, json.dumps(order))
+        self._theirs.close()
+        self._loop.add_reader(self._control, self._on_reply)
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await self._ready
+        except BaseException:
+            await self.aclose()
+            raise
+
+    def _spawn(self, executable: str, order: str) -> subprocess.Popen[bytes]:
+        theirs = self._theirs.fileno()
+        script = str(Path(zygote_main.__file__))
+        return subprocess.Popen(  # noqa: S603 -- our own interpreter and script
+            [executable, "-I", "-S", "-B", "-X", "utf8", script, str(theirs), order],
+            env={},
+            cwd="/",
+            pass_fds=(theirs,),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=None,
+            start_new_session=True,
+        )
+
+    async def request(self, spec: LaunchSpec, pipes: Pipes) -> _Instance:
+        """Ask for an instance and wait until it has been forked."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        self._last_number += 1
+        instance = _Instance(
+            number=self._last_number,
+            spec=spec,
+            report=ours,
+            forked=self._loop.create_future(),
+            up=self._loop.create_future(),
+            exited=self._loop.create_future(),
+        )
+        descriptors = [pipes.their_sock.fileno(), pipes.their_stdout, pipes.their_stderr, theirs.fileno()]
+        try:
+            async with self._unanswered:
+                if self.ended:
+                    raise Unavailable("the fork server ended while an instance was being started", retry_after_s=0.1)
+                socket.send_fds(self._control, [_encode((instance.number, spec.plan))], descriptors)
+                self._instances[instance.number] = instance
+                self._loop.add_reader(ours, self._on_report, instance)
+                await self._forked(instance)
+        except BaseException:
+            if instance.number not in self._instances:
+                ours.close()
+            raise
+        finally:
+            theirs.close()
+        return instance
+
+    async def _forked(self, instance: _Instance) -> None:
+        try:
+            await asyncio.shield(instance.forked)
+        except asyncio.CancelledError:
+            instance.kill()  # takes effect when the reply brings the means to it
+            await asyncio.shield(instance.exited)
+            raise
+
+    def _on_reply(self) -> None:
+        try:
+            packet, descriptors, _, _ = socket.recv_fds(self._control, zygote_main.PACKET_BYTES_MAX, 1)
+        except BlockingIOError:
+            return
+        except OSError:
+            packet, descriptors = b"", []
+        if not packet:
+            self._on_end()
+            return
+        number, status, error = _decode(packet)
+        if number == 0:
+            if not self._ready.done():
+                self._ready.set_result(None)
+            return
+        instance = self._instances[number]
+        if descriptors:
+            instance.pidfd = descriptors[0]
+            _resolve(instance.forked, None)
+            if instance.stopped_by_host:
+                instance.kill()
+        elif status is not None:
+            self._on_report(instance)
+            self._settle(instance, status)
+        else:
+            _fail(instance.forked, _setup_failed(instance.spec, f"the fork failed: {error}"))
+            self._settle(instance, 1 << 8)
+
+    def _on_report(self, instance: _Instance) -> None:
+        while True:
+            try:
+                packet = instance.report.recv(zygote_main.PACKET_BYTES_MAX)
+            except (BlockingIOError, OSError):
+                return
+            if not packet:
+                self._loop.remove_reader(instance.report)
+                return
+            match _decode(packet):
+                case ["ready", rows]:
+                    _resolve(instance.up, _enforcement(rows))
+                case ["failed", rows, step, number, detail]:
+                    _fail(instance.up, _wall_error(instance.spec, step, number, detail))
+                case ["ended", status]:
+                    instance.plugin_status = status
+                case other:
+                    raise AssertionError(f"an instance's init sent {other!r}")
+
+    def _settle(self, instance: _Instance, init_status: int) -> None:
+        """The instance is gone: say how, to whoever waits."""
+        self._instances.pop(instance.number, None)
+        self._loop.remove_reader(instance.report)
+        instance.report.close()
+        status = init_status if instance.plugin_status is None else instance.plugin_status
+        evidence = Evidence(stopped_by_host=instance.stopped_by_host)
+        _resolve(instance.forked, None)
+        _fail(instance.up, _setup_failed(instance.spec, f"the process ended before its walls were up ({status})"))
+        _resolve(instance.exited, classify(status, evidence))
+        if instance.pidfd >= 0:
+            os.close(instance.pidfd)
+            instance.pidfd = -1
+
+    def _on_end(self) -> None:
+        """The fork server is gone, and the kernel has ended its instances with it."""
+        if self.ended:
+            return
+        self.ended = True
+        self._loop.remove_reader(self._control)
+        self._control.close()
+        _fail(
+            self._ready,
+            Unavailable(
+                "the fork server ended before it could start anything", code="zygote_failed", retry_after_s=1.0
+            ),
+        )
+        for instance in tuple(self._instances.values()):
+            self._settle_when_gone(instance)
+
+    def _settle_when_gone(self, instance: _Instance) -> None:
+        if instance.pidfd < 0:
+            self._settle(instance, signal.SIGKILL)
+            return
+
+        def gone() -> None:
+            self._loop.remove_reader(instance.pidfd)
+            self._on_report(instance)
+            self._settle(instance, signal.SIGKILL)
+
+        self._loop.add_reader(instance.pidfd, gone)
+
+    async def aclose(self) -> None:
+        """End all instances, then the fork server, and wait until they are gone."""
+        for instance in tuple(self._instances.values()):
+            instance.kill()
+        waiting = [asyncio.shield(instance.exited) for instance in self._instances.values()]
+        if waiting:
+            await asyncio.wait(waiting, timeout=STOP_TIMEOUT_S)
+        self._on_end()
+        if self._popen is not None:
+            # It ends by itself when the control socket closes; the signal is for one that hangs.
+            self._popen.kill()
+            await asyncio.to_thread(self._popen.wait)
+        await asyncio.gather(*waiting)
+
+
+def _resolve(future: asyncio.Future[Any], value: object) -> None:
+    if not future.done():
+        future.set_result(value)
+
+
+def _fail(future: asyncio.Future[Any], error: CardcageError) -> None:
+    if not future.done():
+        future.set_exception(error)
+        future.exception()  # seen: nobody need be waiting for it
+
+
+def _pid_of(pidfd: int) -> int:
+    """The process's number as this process sees it; the fork server, in its own namespace, sees another."""
+    with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("Pid:"))
+
+
+async def _hand_over_data(spec: LaunchSpec) -> None:
+    """Give the data folder to the instance's uid, where it has one and does not own it yet."""
+    uid = spec.plan.identity.outside_uid
+    if uid is not None and os.stat(spec.data_dir).st_uid != uid:
+        await asyncio.to_thread(_give, spec.data_dir, uid)
+
+
+def _give(folder: Path, uid: int) -> None:
+    for _, folders, files, here in os.fwalk(folder, topdown=False):
+        for name in (*folders, *files):
+            os.chown(name, uid, uid, dir_fd=here, follow_symlinks=False)
+    os.chown(folder, uid, uid)  # last: a hand-over that was cut short is taken up again
+
+
+def _enforcement(rows: Iterable[Sequence[str]]) -> EnforcementReport:
+    told = {name: Layer(name=name, status=LayerStatus(status), detail=detail) for name, status, detail in rows}
+    told |= {str(layer.name): layer for layer in _NOT_YET}
+    order = [str(name) for name in LayerName]
+    return EnforcementReport(layers=tuple(sorted(told.values(), key=lambda layer: order.index(str(layer.name)))))
+
+
+def _wall_error(spec: LaunchSpec, step: str, number: int, detail: str) -> CardcageError:
+    if step == "floor":
+        return Refused(
+            f"plugin {spec.plugin!r} {spec.version} was not started: of the walls that its plan asks for, {detail}",
+            code="below_floor",
+            hint="`cardcage doctor` says what this machine lacks",
+            plugin=spec.plugin,
+            version=spec.version,
+        )
+    return _setup_failed(spec, f"{step}: {detail}", step=step, errno=number)
+
+
+def _setup_failed(spec: LaunchSpec, what: str, **fields: Any) -> PluginFault:
+    return PluginFault(
+        f"plugin {spec.plugin!r} {spec.version} could not be walled in: {what}",
+        code="setup_failed",
+        hint="`cardcage doctor` says which layers work on this machine",
+        plugin=spec.plugin,
+        version=spec.version,
+        instance=spec.instance,
+        **fields,
+    )

@@ -1,0 +1,373 @@
+"""The fork server: a small process of one thread that has imported what plugins need and holds no secret.
+
+It is started as a script with an empty environment, so that nothing of the host is in its memory, and is itself the
+first process of a pid namespace: when it ends, the kernel ends every instance. For each request it forks a child into a
+fresh pid namespace. That child puts the walls around itself, forks the plugin's process behind them, and stays as its
+init: it reaps what the plugin leaves, and says how the plugin ended.
+
+Packets are MessagePack. A request carries four descriptors: wire, stdout, stderr and report; the reply carries a pidfd.
+A standby would be the same child, stopped between its walls and its plugin.
+"""
+
+import fcntl
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import ModuleType
+    from typing import Any, NoReturn
+
+    from cardcage.sandbox.enter import LayerRow, Surroundings
+    from cardcage.sandbox.plan import SandboxPlan
+
+PACKET_BYTES_MAX = 256 * 1024
+
+_CLONE_NEWPID = 0x20000000
+_CLONE_NEWUSER = 0x10000000
+
+# Where a child finds what it was handed, once it has put its descriptors in order.
+_WIRE_FD, _REPORT_FD, _PROC_FD, _ALIVE_FD, _FIRST_FREE_FD = 3, 4, 5, 6, 7
+
+
+def _main(control: int, arguments: str) -> None:
+    order = json.loads(arguments)
+    from cardcage.launch.child import add_packages
+
+    finder = add_packages(order["packages"])
+    _enter_own_pid_namespace(control, as_root=order["as_root"])
+    server = _ForkServer(control, order["main"], as_root=order["as_root"])
+    sys.meta_path.remove(finder)
+    _add_site_builtins()
+    _move_python(order["homes"], order["python_path"], order["python_dir"])
+    server.run()
+
+
+def _enter_own_pid_namespace(control: int, *, as_root: bool) -> None:
+    """Go on as the first process of a new pid namespace; the process that was started waits and does nothing else."""
+    from cardcage.sandbox.enter import die_with_parent
+    from cardcage.sandbox.syscalls import call
+
+    uid, gid = os.getuid(), os.getgid()
+    call("unshare", _CLONE_NEWPID | (0 if as_root else _CLONE_NEWUSER))
+    if not as_root:
+        for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+            with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
+                file.write(text)
+    parent_alive, alive = os.pipe()
+    pid = os.fork()
+    if pid:
+        os.close(control)  # or the host's end of it would never see the fork server's end
+        os.close(parent_alive)
+        _, status = os.waitpid(pid, 0)
+        os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+    os.close(alive)
+    die_with_parent()
+    if _is_closed(parent_alive):
+        os._exit(1)
+
+
+def _is_closed(descriptor: int) -> bool:
+    """Whether the other end of a pipe that nobody writes to is gone."""
+    watch = select.poll()
+    watch.register(descriptor, select.POLLIN)
+    return bool(watch.poll(0))
+
+
+def _move_python(homes: "Mapping[str, str]", python_path: "list[str]", python_dir: str) -> None:
+    """Tell the import system where everything is found behind the walls. Nothing is imported here after this."""
+    for module in list(sys.modules.values()):
+        _move_module(module, homes)
+    sys.path[:] = python_path
+    sys.path_importer_cache.clear()
+    sys.prefix = sys.exec_prefix = sys.base_prefix = sys.base_exec_prefix = python_dir
+    sys.executable = ""
+    sys.argv[:] = ["plugin"]
+    sys.orig_argv[:] = ["plugin"]
+
+
+def _move_module(module: "ModuleType", homes: "Mapping[str, str]") -> None:
+    spec = getattr(module, "__spec__", None)
+    for holder, names in ((module, ("__file__", "__cached__")), (spec, ("origin", "cached"))):
+        for name in names:
+            path = getattr(holder, name, None)
+            if isinstance(path, str) and path.startswith("/"):
+                setattr(holder, name, _moved(path, homes))
+    path = getattr(module, "__path__", None)
+    if isinstance(path, list):
+        path[:] = [_moved(str(one), homes) for one in path]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+
+
+def _moved(path: str, homes: "Mapping[str, str]") -> str:
+    for home, inside in homes.items():
+        if path == home or path.startswith(f"{home}/"):
+            return inside + path[len(home) :]
+    return path
+
+
+def _add_site_builtins() -> None:
+    """`exit` and `quit`, which programs take for granted and which come with the `site` module that is left out."""
+    import _sitebuiltins  # pyright: ignore[reportMissingModuleSource]
+    import builtins
+
+    for name in ("exit", "quit"):
+        setattr(builtins, name, _sitebuiltins.Quitter(name, "Ctrl-D (i.e. EOF)"))
+
+
+class _ForkServer:
+    """Forks instances on request and tells when they have ended."""
+
+    def __init__(self, control: int, main: str, *, as_root: bool) -> None:
+        import importlib
+
+        import msgspec
+
+        from cardcage.sandbox import seccomp
+        from cardcage.sandbox.enter import Surroundings
+        from cardcage.sandbox.plan import SandboxPlan
+
+        importlib.import_module(main.partition(":")[0])
+        self._main = main
+        self._around = Surroundings(as_root=as_root)
+        self._around.environment_is_empty = _environment_is_empty()
+        self._plans = msgspec.msgpack.Decoder(tuple[int, SandboxPlan])
+        self._pack = msgspec.msgpack.Encoder().encode
+        self._control = socket.socket(fileno=control)
+        self._own_pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        self._alive, self._keep_open = os.pipe()
+        self._children: dict[int, int] = {}
+        for execute in (False, True):
+            seccomp.assemble(execute=execute)
+
+    def run(self) -> "NoReturn":
+        """Serve until the host closes the control socket, which is how a host that dies says so."""
+        wake, waker = os.pipe()
+        os.set_blocking(waker, False)
+        os.set_blocking(wake, False)
+        signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        watch = select.poll()
+        watch.register(self._control, select.POLLIN)
+        watch.register(wake, select.POLLIN)
+        self._send(0, None)
+        while True:
+            ready = [descriptor for descriptor, _ in watch.poll()]
+            if wake in ready:
+                os.read(wake, 4096)
+                self._reap()
+            if self._control.fileno() in ready:
+                self._serve_one()
+
+    def _send(self, number: int, status: "int | None", error: str = "", descriptors: "tuple[int, ...]" = ()) -> None:
+        try:
+            socket.send_fds(self._control, [self._pack((number, status, error))], list(descriptors))
+        except OSError:
+            os._exit(0)  # nobody listens: the host is gone
+
+    def _reap(self) -> None:
+        while self._children:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                return
+            self._send(self._children.pop(pid), status)
+
+    def _serve_one(self) -> None:
+        packet, descriptors, _, _ = socket.recv_fds(self._control, PACKET_BYTES_MAX, 4)
+        if not packet:
+            os._exit(0)
+        number, plan = self._plans.decode(packet)
+        try:
+            pid = self._fork(plan, descriptors)
+        except OSError as error:
+            self._send(number, None, f"{error.strerror} ({error.filename or 'fork'})")
+            return
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        self._children[pid] = number
+        pidfd = os.pidfd_open(pid)
+        self._send(number, None, "", (pidfd,))
+        os.close(pidfd)
+
+    def _fork(self, plan: "SandboxPlan", descriptors: "list[int]") -> int:
+        from cardcage.sandbox.syscalls import call
+
+        # A process may make a new namespace for its children only from its own one; so step back after each fork.
+        call("unshare", _CLONE_NEWPID)
+        try:
+            pid = os.fork()
+            if pid == 0:
+                _become_init(plan, descriptors, self._around, self._alive, self._keep_open, self._main, self._pack)
+        finally:
+            call("setns", self._own_pid_namespace, _CLONE_NEWPID)
+        return pid
+
+
+def _environment_is_empty() -> bool:
+    """Whether the environment that this process was started with, and that its children show in /proc, is empty."""
+    with open("/proc/self/environ", "rb") as file:
+        return not file.read().strip(b"\0")
+
+
+def _become_init(
+    plan: "SandboxPlan",
+    descriptors: "list[int]",
+    around: "Surroundings",
+    alive: int,
+    keep_open: int,
+    main: str,
+    pack: "Any",
+) -> "NoReturn":
+    """The child of a fork: walls, then the plugin's process, then waiting for its end. Never returns."""
+    try:
+        from cardcage.sandbox.enter import SetupError, Walls, die_with_parent, hide_from_own_uid
+
+        os.close(keep_open)
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.setsid()
+        os.umask(0o022)
+        die_with_parent()
+        report = _take_descriptors(descriptors, around, alive)
+        layers = _first_layers(around)
+        try:
+            Walls(plan, around, layers=layers).put_up()
+        except SetupError as error:
+            report.send(pack(("failed", layers, error.step, error.number, error.detail)))
+            os._exit(1)
+        os.close(_PROC_FD)
+        # The change of uid has cleared it. Whoever ended before this line has closed the pipe.
+        die_with_parent()
+        if _is_closed(_ALIVE_FD):
+            os._exit(1)
+        report.send(pack(("ready", layers)))
+        pid = os.fork()
+        if pid == 0:
+            report.close()
+            os.close(_ALIVE_FD)
+            _run_plugin(plan, main)
+        hide_from_own_uid()
+        for descriptor in (_WIRE_FD, 1, 2):
+            os.close(descriptor)  # the plugin's alone: the host must see their end with the plugin's
+        while True:
+            ended, status = os.wait()
+            if ended == pid:
+                report.send(pack(("ended", status)))
+                os._exit(0)
+    except BaseException as error:
+        try:
+            os.write(2, f"cardcage: {type(error).__name__}: {error}\n".encode())
+        finally:
+            os._exit(1)
+
+
+def _take_descriptors(descriptors: "list[int]", around: "Surroundings", alive: int) -> socket.socket:
+    """Put the descriptors at their places and close every other one."""
+    from cardcage.sandbox.syscalls import call
+
+    wire, stdout, stderr, report = descriptors
+    nothing = os.open("/dev/null", os.O_RDWR)
+    wanted = (nothing, stdout, stderr, wire, report, around.proc, alive)
+    # Out of the way first, so that no source is overwritten before it is copied.
+    aside = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 64) for descriptor in wanted]
+    for place, descriptor in enumerate(aside):
+        os.dup2(descriptor, place, inheritable=place < _WIRE_FD)
+    call("close_range", _FIRST_FREE_FD, 0xFFFFFFFF, 0)
+    around.proc = _PROC_FD
+    return socket.socket(fileno=_REPORT_FD)
+
+
+def _first_layers(around: "Surroundings") -> "list[LayerRow]":
+    folder = os.open("self/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=around.proc)
+    try:
+        held = {int(name) for name in os.listdir(folder)}
+    finally:
+        os.close(folder)
+    # Listing opens a copy of its own; both are gone again.
+    extra = sorted(held - set(range(_FIRST_FREE_FD)) - {folder, folder + 1})
+    clean = around.environment_is_empty
+    return [
+        ("descriptors", "unavailable" if extra else "enforced", f"also holds {extra}" if extra else ""),
+        ("environment", "enforced" if clean else "unavailable", "" if clean else "the fork server's was not empty"),
+    ]
+
+
+def _run_plugin(plan: "SandboxPlan", main: str) -> "NoReturn":
+    """Call the plugin's main function and leave as an ordinary interpreter would."""
+    from cardcage.launch.child import call_main
+
+    code = 0
+    try:
+        gc.enable()
+        os.umask(0o077)
+        os.environ.clear()
+        os.environ.update(plan.environment)
+        _reopen_output()
+        for name in [name for name in sys.modules if name.partition(".")[0] == "cardcage"]:
+            del sys.modules[name]
+        call_main(main, socket.socket(fileno=_WIRE_FD))
+    except SystemExit as leaving:
+        code = _exit_code(leaving)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        code = 1
+    finally:
+        _finish()
+        os._exit(code & 0xFF)
+
+
+def _reopen_output() -> None:
+    """Fresh streams over the pipes, written line by line: what a plugin prints is its log."""
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+        stream = open(descriptor, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+
+
+def _exit_code(leaving: SystemExit) -> int:
+    if leaving.code is None or isinstance(leaving.code, int):
+        return leaving.code or 0
+    sys.stderr.write(f"{leaving.code}\n")
+    return 1
+
+
+def _finish() -> None:
+    """What the interpreter does at its end, which `os._exit` leaves out: join threads, run exit functions, flush."""
+    import atexit
+
+    try:
+        threading = sys.modules.get("threading")
+        if threading is not None:
+            threading._shutdown()
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+
+
+def _find_cardcage(home: str) -> None:
+    """Make this very package importable; its finder is a part of it, and so cannot be used yet."""
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    spec = spec_from_file_location("cardcage", f"{home}/__init__.py", submodule_search_locations=[home])
+    assert spec is not None
+    assert spec.loader is not None
+    sys.modules["cardcage"] = module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+
+if __name__ == "__main__":
+    _find_cardcage(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    _main(int(sys.argv[1]), sys.argv[2])
