@@ -1,0 +1,6 @@
+from cardcage_sdk import Plugin
+
+
+class Polite(Plugin):
+    def greet(self, name: str) -> str:
+        return f"Good day, {name}."
