@@ -46,7 +46,7 @@ from cardcage_finops.pipeline.arbitration import arbitrate, total_savings
 from cardcage_finops.pipeline.batches import chunks, series_per_call
 from cardcage_finops.pipeline.checks import checked_recommendations
 from cardcage_finops.pipeline.crew import Crew, Member
-from cardcage_finops.pipeline.grants import capability_grants, fitted_config, network_grant
+from cardcage_finops.pipeline.grants import capability_grants, fitted_config
 from cardcage_finops.pipeline.ledger import AMOUNT_COLUMNS, KEY_COLUMNS, RESOURCE_COLUMNS, Ledger
 from cardcage_finops.pipeline.message import notification
 from cardcage_finops.pipeline.request import AnalysisRequest, NotifyTarget, file_sha256
@@ -335,13 +335,11 @@ class _Run:
         return notices
 
     async def hire_channel(self, target: NotifyTarget) -> Member[NotificationChannel]:
-        key, grant = (
-            ("path", f"write:{target.value}") if target.kind == "file" else ("url", network_grant(target.value))
-        )
+        key = "path" if target.kind == "file" else "url"
         for view in self.crew.candidates(NotificationChannel):
             config = fitted_config(view, {key: target.value})
             if key in config:
-                grants = [grant, *capability_grants(view)]
+                grants = [target.grant, *capability_grants(view)]
                 return await self.crew.hire(NotificationChannel, view, "notification channel", config, grants)
         raise Misuse(f"no notification channel plugin takes {target}", code="no_channel")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from cardcage.manager import PluginView
 from cardcage.permissions import PermissionKind
@@ -26,14 +25,6 @@ def capability_grants(plugin: PluginView) -> list[str]:
         return []
     asked = (request.permission for request in plugin.manifest.permissions)
     return [str(one) for one in asked if one.kind is PermissionKind.CAPABILITY and one.value in CAPABILITIES]
-
-
-def network_grant(url: str) -> str:
-    """The permission to reach exactly the host and port of a URL."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    return f"network:[{host}]:{port}" if ":" in host else f"network:{host}:{port}"
 
 
 def _is_shipped(package_dir: Path) -> bool:

@@ -30,6 +30,16 @@ class NotifyTarget:
     def __str__(self) -> str:
         return f"{self.kind}:{self.value}"
 
+    @property
+    def grant(self) -> str:
+        """The one permission that a channel needs for it: to write that file, or to reach that host and port."""
+        if self.kind == "file":
+            return f"write:{self.value}"
+        parts = urlsplit(self.value)
+        host = parts.hostname or ""
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        return f"network:[{host}]:{port}" if ":" in host else f"network:{host}:{port}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnalysisRequest:
