@@ -1,0 +1,180 @@
+"""Checking a configuration against its schema, and what the code says of itself against the manifest."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, cast
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
+
+from cardcage.foundation.errors import Fault, InvalidDocument
+from cardcage.manifest.document import FAULTS_MAX, child_path
+from cardcage.manifest.gather import describe, did_you_mean
+from cardcage.manifest.model import Manifest
+
+_SECRET_KEY: Final = re.compile(r"token|secret|password|passphrase|credential|api_?key|private_?key", re.IGNORECASE)
+_HIDDEN: Final = "a value that is not shown"
+
+
+def validate_config(schema: Mapping[str, Any], config: Mapping[str, Any] | None, *, subject: str) -> dict[str, Any]:
+    """A copy of the configuration with defaults filled in.
+
+    `subject` says whose it is, as the subject of a sentence. Raises `InvalidDocument(code="config_invalid")` with every
+    fault: its path, what was expected and what was found. Values that look like secrets are never shown.
+    """
+    filled = copy.deepcopy(dict(config or {}))
+    faults: list[Fault] = []
+    try:
+        _fill_defaults(schema, schema, filled)
+        validator: Any = Draft202012Validator(dict(schema))
+        for error in validator.iter_errors(filled):
+            faults += _faults_of(error)
+            if len(faults) >= FAULTS_MAX:
+                break
+    except RecursionError:
+        faults = [Fault(path="", message="the schema refers to itself without end")]
+    if faults:
+        raise InvalidDocument(subject, sorted(set(faults), key=str)[:FAULTS_MAX], code="config_invalid")
+    return filled
+
+
+def check_metadata(manifest: Manifest, metadata: Mapping[str, Any]) -> list[Fault]:
+    """Where the metadata that the code gives (`get_metadata`) contradicts the manifest, which is what was verified.
+
+    What only one of the two says is no contradiction, except for a dependency: the host starts those of the manifest.
+    """
+    faults: list[Fault] = []
+    for key in ("name", "version", "author", "license", "homepage", "repository"):
+        said, written = metadata.get(key), getattr(manifest, key)
+        if said and written and said != written:
+            faults.append(
+                Fault(path=key, message=f"expected {describe(written)} as in the manifest, found {describe(said)}")
+            )
+    known = {dependency.name for dependency in manifest.dependencies}
+    for text in metadata.get("dependencies") or ():
+        name = re.split(r"[\s=<>!^~@]", str(text).strip(), maxsplit=1)[0]
+        if name not in known:
+            message = (
+                f"expected a dependency that the manifest names, found {describe(text)}{did_you_mean(name, known)}"
+            )
+            faults.append(Fault(path="dependencies", message=message))
+    return faults
+
+
+def _fill_defaults(root: Mapping[str, Any], schema: Any, value: Any) -> None:
+    """Fill in the defaults of properties, at every depth that is there."""
+    schema = _resolve(root, schema)
+    if isinstance(value, list):
+        for member in cast(list[Any], value):
+            _fill_defaults(root, schema.get("items"), member)
+    if not isinstance(value, dict):
+        return
+    members, properties = cast(dict[str, Any], value), schema.get("properties")
+    for name, member_schema in cast(dict[str, Any], properties).items() if isinstance(properties, dict) else ():
+        resolved = _resolve(root, member_schema)
+        if name not in members and "default" in resolved:
+            members[name] = copy.deepcopy(resolved["default"])
+        if name in members:
+            _fill_defaults(root, resolved, members[name])
+
+
+def _resolve(root: Mapping[str, Any], schema: Any) -> Mapping[str, Any]:
+    """The schema that a `$ref` within the document leads to, or the schema itself."""
+    for _ in range(20):
+        if not isinstance(schema, Mapping):
+            return {}
+        reference = cast(Mapping[str, Any], schema).get("$ref")
+        if not isinstance(reference, str) or not reference.startswith("#/"):
+            return cast(Mapping[str, Any], schema)
+        schema = root
+        for part in reference[2:].split("/"):
+            name = part.replace("~1", "/").replace("~0", "~")
+            schema = cast(Mapping[str, Any], schema).get(name) if isinstance(schema, Mapping) else None
+    return {}
+
+
+def _faults_of(error: ValidationError) -> Iterator[Fault]:
+    path = ""
+    for part in error.absolute_path:
+        path = child_path(path, part)
+    schema: Any = error.schema
+    match error.validator:
+        case "required":
+            missing = [
+                name
+                for name in cast(list[str], error.validator_value)
+                if name not in cast(dict[str, Any], error.instance)
+            ]
+            for name in missing:
+                expected = _expected_value(cast(dict[str, Any], schema).get("properties", {}).get(name))
+                yield Fault(path=child_path(path, name), message=f"expected {expected}, found nothing")
+        case "additionalProperties":
+            yield from _unknown_keys(path, cast(dict[str, Any], schema), cast(dict[str, Any], error.instance), error)
+        case _:
+            yield Fault(path=path, message=f"expected {_expected(error)}, found {_found(error)}")
+
+
+def _unknown_keys(
+    path: str, schema: Mapping[str, Any], instance: Mapping[str, Any], error: ValidationError
+) -> Iterator[Fault]:
+    if schema.get("additionalProperties") is not False:
+        yield Fault(path=path, message=f"expected {_expected(error)}, found {_found(error)}")
+        return
+    known: Mapping[str, Any] = schema.get("properties", {})
+    patterns: list[str] = list(schema.get("patternProperties", {}))
+    for name in instance:
+        if name not in known and not any(re.search(pattern, str(name)) for pattern in patterns):
+            allowed = f" (it takes: {', '.join(list(known)[:20])})" if known else ""
+            hint = did_you_mean(str(name), known) or allowed
+            yield Fault(path=child_path(path, str(name)), message=f"no such key{hint}")
+
+
+def _expected(error: ValidationError) -> str:
+    wanted: Any = error.validator_value
+    match error.validator:
+        case "type":
+            return " or ".join(
+                map(_with_article, cast(list[str], wanted) if isinstance(wanted, list) else [str(wanted)])
+            )
+        case "enum":
+            return f"one of {', '.join(map(describe, cast(list[Any], wanted)))}"
+        case "const":
+            return describe(wanted)
+        case "minimum" | "exclusiveMinimum":
+            return f"{'at least' if error.validator == 'minimum' else 'more than'} {wanted}"
+        case "maximum" | "exclusiveMaximum":
+            return f"{'at most' if error.validator == 'maximum' else 'less than'} {wanted}"
+        case "minLength" | "maxLength":
+            return f"{'at least' if error.validator == 'minLength' else 'at most'} {wanted} characters"
+        case "minItems" | "maxItems":
+            return f"{'at least' if error.validator == 'minItems' else 'at most'} {wanted} members"
+        case "pattern":
+            return f"a text that matches {wanted}"
+        case "multipleOf":
+            return f"a multiple of {wanted}"
+        case "uniqueItems":
+            return "members that all differ"
+        case "anyOf" | "oneOf":
+            count = len(cast(list[Any], wanted))
+            return f"{'one' if error.validator == 'anyOf' else 'exactly one'} of the {count} allowed forms"
+        case _:
+            return f"what {error.validator} of the schema says"
+
+
+def _expected_value(schema: Any) -> str:
+    kind = cast(Mapping[str, Any], schema).get("type") if isinstance(schema, Mapping) else None
+    return _with_article(kind) if isinstance(kind, str) else "a value"
+
+
+def _with_article(kind: str) -> str:
+    return kind if kind == "null" else f"an {kind}" if kind[0] in "aio" else f"a {kind}"
+
+
+def _found(error: ValidationError) -> str:
+    schema: Any = error.schema
+    secret = isinstance(schema, Mapping) and cast(Mapping[str, Any], schema).get("writeOnly") is True
+    named = any(isinstance(part, str) and _SECRET_KEY.search(part) for part in error.absolute_path)
+    return _HIDDEN if secret or named else describe(error.instance)
