@@ -15,7 +15,7 @@ class WordCounter(BasePlugin):
         return PluginMetadata(
             name="word-counter",
             version="1.0.0",
-            description="Counts words over its whole life, in the spelling with a context and an asynchronous lifecycle.",
+            description="Counts words over its whole life, by an asynchronous lifecycle with a context.",
             author="The Cardcage authors",
             license="Apache-2.0",
         )

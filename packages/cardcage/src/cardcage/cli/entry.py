@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import Final
 
+from cardcage.cli import environment
 from cardcage.cli.exits import ExitCode, exit_code_of
 from cardcage.foundation.errors import CardcageError, InvalidDocument, Misuse
-
-DEBUG_VARIABLE: Final = "CARDCAGE_DEBUG"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,7 +75,7 @@ def _report_bug(error: Exception, *, as_json: bool) -> ExitCode:
     what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     _report(
         CardcageError(
-            f"this is a bug in Cardcage: {what}", code="internal", hint=f"{DEBUG_VARIABLE}=1 shows where it is"
+            f"this is a bug in Cardcage: {what}", code="internal", hint=f"{environment.DEBUG}=1 shows where it is"
         ),
         as_json=as_json,
     )
@@ -86,7 +84,7 @@ def _report_bug(error: Exception, *, as_json: bool) -> ExitCode:
 
 
 def _show_trace(error: BaseException) -> None:
-    if os.environ.get(DEBUG_VARIABLE):
+    if os.environ.get(environment.DEBUG):
         import traceback
 
         traceback.print_exception(error)

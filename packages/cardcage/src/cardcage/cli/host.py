@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from cardcage.cli import environment
 from cardcage.cli.logs import LogFiles, LogRecorder
 from cardcage.foundation.errors import Misuse
 from cardcage.foundation.limits import STOP_TIMEOUT_S
@@ -159,7 +160,9 @@ def _warned_loudly() -> Iterator[None]:
     def show(message: Warning | str, category: type[Warning], *rest: Any, **named: Any) -> None:
         if issubclass(category, UnconfinedWarning):
             red, plain = (
-                ("\x1b[1;41;97m", "\x1b[0m") if sys.stderr.isatty() and not os.environ.get("NO_COLOR") else ("", "")
+                ("\x1b[1;41;97m", "\x1b[0m")
+                if sys.stderr.isatty() and not os.environ.get(environment.NO_COLOR)
+                else ("", "")
             )
             print(f"{red}{UNCONFINED_BANNER}{plain}", file=sys.stderr, flush=True)
         else:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias, cast
 
 import typer
 
+from cardcage.cli import environment
 from cardcage.foundation.errors import Fault, InvalidDocument, Misuse
 
 CONFIG_BYTES_MAX: Final = 1024 * 1024
@@ -18,7 +19,7 @@ StateDir: TypeAlias = Annotated[
     Path | None,
     typer.Option(
         "--state-dir",
-        envvar="CARDCAGE_HOME",
+        envvar=environment.STATE_DIR,
         metavar="DIR",
         show_default=False,
         help="The host's folder: registry, data, logs. Otherwise ~/.local/state/cardcage.",
@@ -56,7 +57,9 @@ Timeout: TypeAlias = Annotated[
 Isolation: TypeAlias = Annotated[
     Literal["process", "unconfined"],
     typer.Option(
-        "--isolation", help="`unconfined` takes the walls away: only for plugins that you trust like this program."
+        "--isolation",
+        metavar="process|unconfined",
+        help="`unconfined` takes the walls away: only for plugins that you trust like this program.",
     ),
 ]
 PluginName: TypeAlias = Annotated[

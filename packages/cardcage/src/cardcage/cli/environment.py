@@ -1,0 +1,15 @@
+"""The environment variables that the `cardcage` command heeds: one table, from which the reference is made."""
+
+from __future__ import annotations
+
+from typing import Final
+
+STATE_DIR: Final = "CARDCAGE_HOME"
+DEBUG: Final = "CARDCAGE_DEBUG"
+NO_COLOR: Final = "NO_COLOR"
+
+MEANINGS: Final = {
+    STATE_DIR: "The host's folder, where `--state-dir` does not name one: registry, data of plugins, logs.",
+    DEBUG: "Where it is not empty, an error also shows its traceback.",
+    NO_COLOR: "Where it is not empty, nothing is coloured, not even on a terminal.",
+}
