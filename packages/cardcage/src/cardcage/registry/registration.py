@@ -113,4 +113,4 @@ def _with_problems(
 
 
 def _word(entry: Any, key: str | None) -> str:
-    return str(entry[key]) if key is not None and isinstance(entry, Mapping) else str(entry)
+    return str(cast(Mapping[str, Any], entry)[key]) if key is not None and isinstance(entry, Mapping) else str(entry)

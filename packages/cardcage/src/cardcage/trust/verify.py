@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import difflib
-import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from cardcage.foundation.errors import Fault, InvalidDocument, Refused
 from cardcage.foundation.limits import MANIFEST_BYTES_MAX
-from cardcage.manifest import EntryPoint, Manifest, Runtime, parse_manifest
+from cardcage.manifest import EntryPoint, Manifest, Runtime, normalise_config_schema, parse_manifest
+from cardcage.manifest.document import read_document
 from cardcage.trust.digest import PackageContents, PackageDigest, read_package
 from cardcage.trust.host import Host, host_faults, this_host
 
@@ -50,7 +50,7 @@ def verify(package_dir: Path, *, host: Host | None = None) -> VerifiedRelease:
         except InvalidDocument as invalid:
             if not faults:
                 raise
-            faults += [Fault(path=f"{name}: {fault.path}", message=fault.message) for fault in invalid.faults]
+            faults += [Fault(path=_inside(name, fault.path), message=fault.message) for fault in invalid.faults]
     if manifest is not None:
         faults += host_faults(host or this_host(), manifest.requires, manifest.platforms)
         faults += entry_point_faults(manifest.entrypoint, found.paths, found.executables)
@@ -155,25 +155,15 @@ def _with_config_schema(manifest: Manifest, data: bytes | None, faults: list[Fau
 
 
 def _read_schema(data: bytes, faults: list[Fault]) -> dict[str, Any] | None:
-    if len(data) > MANIFEST_BYTES_MAX:
-        message = f"may have {MANIFEST_BYTES_MAX // 1024} KiB, and is larger"
-        faults.append(Fault(path=CONFIG_SCHEMA_FILE, message=message))
-        return None
-    try:
-        document: Any = json.loads(data, object_pairs_hook=_object)
-    except (ValueError, RecursionError) as error:
-        faults.append(Fault(path=CONFIG_SCHEMA_FILE, message=f"is not JSON: {error}"))
-        return None
-    if not isinstance(document, dict):
-        faults.append(Fault(path=CONFIG_SCHEMA_FILE, message=f"expected an object, found {json.dumps(document)[:40]}"))
-        return None
-    return cast(dict[str, Any], document)
+    document, found = read_document(data, "json")
+    schema = None
+    if document is not None and not found:
+        schema, found = normalise_config_schema(document.tree, CONFIG_SCHEMA_FILE)
+        faults += found
+    else:
+        faults += [Fault(path=_inside(CONFIG_SCHEMA_FILE, fault.path), message=fault.message) for fault in found]
+    return schema
 
 
-def _object(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    document: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in document:
-            raise ValueError(f"the key {key!r} stands in it twice")
-        document[key] = value
-    return document
+def _inside(file: str, path: str) -> str:
+    return f"{file}: {path}" if path else file
