@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 from aws_services import SERVICES
+
 from cardcage_finops.bills import BillError, BillFile, Column, RawRows, RowLedger, dates, decimals, require, texts
 from cardcage_finops.focus import kind_of
 from cardcage_finops.interfaces import CostSourcePlugin

@@ -2,7 +2,7 @@
 
 Prices in USD: `aws` are the public on-demand prices of Linux in us-east-1 (aws.amazon.com/ec2/pricing/on-demand), of
 the general (m), compute (c) and memory (r) families of two generations; `Example Cloud` is the made-up provider of
-sample estates. Within a family the price grows with the size, so ratios hold in other regions too, though amounts differ.
+sample estates. In a family the price grows with the size, so ratios hold in other regions too, though amounts differ.
 """
 
 from __future__ import annotations
