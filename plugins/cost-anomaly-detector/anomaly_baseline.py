@@ -2,8 +2,8 @@
 
 1. Weekday factors: for each weekday the median of (day / median of the seven days about it). From three weeks on.
 2. The yardstick of noise is the median absolute difference between a day, freed of its weekday, and the median of the
-   seven days about it, made a standard deviation. A slow rise does not widen it. It is at least 3 % of the level, so that
-   a flat series does not cry at a cent.
+   seven days about it, made a standard deviation. A slow rise does not widen it. It is at least 3 % of the level: a
+   flat series must not cry at a cent.
 3. A day is out where it lies `deviations` yardsticks and `min_change` above the median of the last `window_days` normal
    days: spikes and steps.
 4. A day is out too where the median of its week lies as far above the normal days of at least three weeks before:
@@ -27,7 +27,7 @@ MIN_HISTORY_DAYS = 14
 MIN_SEASONAL_DAYS = 21
 NOISE_TO_DEVIATION = 1.82
 """Makes the median absolute difference from a seven-day median (the day itself among the seven) a standard deviation of
-normal noise: 1.4826 for the plain median absolute deviation (Rousseeuw and Croux 1993), 1.23 for the seven; simulated."""
+normal noise: 1.4826 for the median absolute deviation (Rousseeuw and Croux 1993), 1.23 for the seven (simulated)."""
 NOISE_WINDOWS = 2
 """The noise is taken from so many windows, because the median of few differences is itself noisy."""
 LEAST_DEVIATION = 0.03
@@ -112,11 +112,8 @@ class _Scan:
         past = self.normal[-self.settings.window_days :]
         long_past = self.normal[-NOISE_WINDOWS * self.settings.window_days :]
         self.level = median(self.free[index] for index in past)
-        self.deviation = max(
-            NOISE_TO_DEVIATION * median(self.noise[index] for index in long_past),
-            LEAST_DEVIATION * abs(self.level),
-            1e-9,
-        )
+        noise = NOISE_TO_DEVIATION * median(self.noise[index] for index in long_past)
+        self.deviation = max(noise, LEAST_DEVIATION * abs(self.level), 1e-9)
         if self._out(self.free[day], self.level, ease=1.0):
             return [day]
         old = [index for index in self.normal if index <= day - DRIFT_LAG_DAYS][-self.settings.window_days :]
