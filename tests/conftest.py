@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+import re
+from collections.abc import Callable, Generator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -25,6 +26,20 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("needs the shared data folder beside the checkout (../shared/data)")
     return SHARED_DATA
+
+
+@pytest.fixture
+def write_readme_program(project_root: Path) -> Callable[[Path], Path]:
+    """Writes the files that README.md prints into a folder, and returns the program among them."""
+
+    def write(folder: Path) -> Path:
+        text = (project_root / "README.md").read_text()
+        for name, block in re.findall(r"^<!-- file: (\S+) -->\n```\w+\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(block)
+        return folder / "app.py"
+
+    return write
 
 
 def permitted_skips() -> list[tuple[str, str]]:
