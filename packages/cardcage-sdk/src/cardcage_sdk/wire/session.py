@@ -314,7 +314,9 @@ class Session:
             if self.state is State.CLOSED and self.mid_frame:
                 raise self._unexpected(None)
         except RemoteProtocolError as fault:
-            raise self._broken(fault, messages) from None
+            # After the end it no longer matters what is wrong with what came, only that it came.
+            found = self._unexpected(None) if self.state is State.CLOSED else fault
+            raise self._broken(found, messages) from None
         return messages
 
     def receive_eof(self) -> None:
