@@ -167,7 +167,7 @@ async def test_cloudsages_anomaly_hook(
     )
     raised: list[str] = []
 
-    def trigger(caller: object, name: str, **details: object) -> None:
+    def trigger(caller: object, name: str, details: object) -> None:
         raised.append(name)
 
     manager = PluginManager(

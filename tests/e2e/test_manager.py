@@ -345,7 +345,7 @@ async def test_events_are_broadcast_published_and_subscribed_to(
                 return True
 
             @on_event("cost.*")
-            def spike(self, data):
+            def spike(self, event_type, data):
                 self.seen.append(["on_event", data])
 
             def handle_event(self, event_type, data):
@@ -454,7 +454,7 @@ async def test_a_changed_package_is_refused_until_it_is_registered_again(
     folder = write_plugin("polite", POLITE, manifest={"provides": ["greeter@1"]})
     async with PluginManager(plugin_paths=[plugins_dir], state_dir=state_dir, auto_start=False) as manager:
         (folder / "polite.py").write_text((folder / "polite.py").read_text().replace("Good", "Bad"))
-        with pytest.raises(Refused, match="changed since it was registered"):
+        with pytest.raises(Refused, match="was changed after it was verified"):
             await manager.start_plugin("polite")
         await manager.discover_plugins()
         await manager.start_plugin("polite")

@@ -18,7 +18,8 @@ from cardcage.foundation.errors import Misuse
 from cardcage.manager import PluginManager as AsyncPluginManager
 from cardcage.manager import PluginView, Problem
 from cardcage.runtime import LogLine
-from cardcage.sandbox import EnforcementReport, SandboxPlan
+from cardcage.sandbox.plan import SandboxPlan
+from cardcage.sandbox.report import EnforcementReport
 from cardcage.supervise import PluginState
 
 T = TypeVar("T")

@@ -202,7 +202,7 @@ class Broker:
         return self.bus.publish(Event(name=name, data=data, source=source, at_s=self._clock.wall_s()))
 
     async def broadcast(self, name: str, data: Any, *, timeout_s: float | None = None) -> list[Outcome]:
-        """Hand an event to `handle_event` of every active plugin and to the host's subscribers; waits for the plugins."""
+        """Hand an event to `handle_event` of every active plugin and to the host's subscribers; waits for those."""
 
         async def one(provider: InstanceProvider) -> Outcome:
             try:

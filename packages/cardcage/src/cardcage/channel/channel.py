@@ -132,6 +132,11 @@ class Channel:
         """Resolves when the channel has ended. Shielded: cancelling one who waits leaves the others waiting."""
         return asyncio.shield(self._closed)
 
+    @property
+    def ended(self) -> bool:
+        """Whether the channel has ended, so that no call can be made on it any more."""
+        return self._ending is not None
+
     # Calling
 
     @overload

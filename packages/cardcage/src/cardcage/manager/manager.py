@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import platform
 import random
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
@@ -22,7 +22,9 @@ from cardcage.contracts import extension_point_of, index_points
 from cardcage.contracts.pack import Pack
 from cardcage.foundation.errors import CardcageError, Misuse, Refused
 from cardcage.foundation.names import InstanceId
-from cardcage.launch import Runner, UnconfinedRunner, ZygoteRunner
+from cardcage.launch.runner import Runner
+from cardcage.launch.unconfined import UnconfinedRunner
+from cardcage.launch.zygote import ZygoteRunner
 from cardcage.manager.home import Home, default_state_dir
 from cardcage.manager.packs import installed_packs
 from cardcage.manager.planning import (
@@ -33,7 +35,6 @@ from cardcage.manager.planning import (
     ask,
     parse_grants,
     path_of,
-    private_python,
     provided_points,
 )
 from cardcage.manager.settings import HostSettings, read_settings
@@ -51,7 +52,10 @@ from cardcage.registry.discovery import MemoryCache, discover
 from cardcage.registry.registration import prepare, register, unregister
 from cardcage.registry.resolve import Need, Node, Resolution, dependents, node_of, resolve
 from cardcage.runtime import Instance, InstanceHealth, LogLine, RuntimePolicy, SystemClock
-from cardcage.sandbox import EnforcementReport, MachineReport, SandboxPlan, examine
+from cardcage.sandbox.mode import detect_mode
+from cardcage.sandbox.plan import SandboxPlan
+from cardcage.sandbox.python_layout import find_python_layout
+from cardcage.sandbox.report import EnforcementReport, MachineReport
 from cardcage.storage import SqlStore
 from cardcage.supervise import PluginState
 from cardcage.trust import VerifiedRelease, verify
@@ -151,15 +155,14 @@ class PluginManager:
         if self._store is None:
             self._store = await asyncio.to_thread(SqlStore, home.registry)
         packs = self._given_packs if self._given_packs is not None else installed_packs()
-        machine = await asyncio.to_thread(examine)
         self._planner = Planner(
             home=home,
             packs=packs,
             points=index_points(
                 [*self._extension_points, *(point for pack in packs for point in pack.extension_points)]
             ),
-            machine=machine,
-            python=private_python(),
+            machine=_this_machine(),
+            python=find_python_layout(),
             policy=self._policy,
         )
         if self._isolation == UNCONFINED:
@@ -346,8 +349,10 @@ class PluginManager:
         return ask(plugin.manifest, record.config, self._grants_of(record))
 
     def machine(self) -> MachineReport:
-        """What this machine can enforce."""
-        return self._opened().machine
+        """What this machine can enforce, found by trying each layer; takes some tens of milliseconds."""
+        from cardcage.sandbox.doctor import examine  # only the doctor's own commands need it
+
+        return examine()
 
     # calls, hooks, events -----------------------------------------------------------------------------------------
 
@@ -631,6 +636,19 @@ class PluginManager:
             [each for each in self._instances.values() if order.get(each.blueprint.plugin, -1) == place]
             for place in places
         ]
+
+
+def _this_machine() -> MachineReport:
+    """What plans depend on. The layers are not tried here: each process reports the walls that it really has."""
+    return MachineReport(
+        system=platform.system(),
+        kernel=platform.release(),
+        architecture=platform.machine(),
+        mode=detect_mode(),
+        uid=os.geteuid(),
+        gid=os.getegid(),
+        layers=(),
+    )
 
 
 def _needed_first(name: str, nodes: Sequence[Node], resolution: Resolution) -> list[str]:

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from importlib.metadata import entry_points
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
 
 from cardcage.contracts.pack import ENTRY_POINT_GROUP, Pack
 from cardcage.foundation.errors import Misuse
-
-SDK_LIBRARIES: Final = ("cardcage_sdk", "msgspec")
-"""What every Python plugin can import besides the standard library: the SDK and the one library that it stands on."""
+from cardcage.sandbox.python_layout import core_libraries, find_library
 
 
 def installed_packs() -> tuple[Pack, ...]:
@@ -37,16 +33,4 @@ def installed_packs() -> tuple[Pack, ...]:
 
 def library_dirs(packs: Iterable[Pack]) -> Sequence[tuple[str, Path]]:
     """Name and folder of every Python package that plugins may import: the SDK's own and those of the packs."""
-    names = dict.fromkeys([*SDK_LIBRARIES, *(name for pack in packs for name in pack.libraries)])
-    return tuple((name, _package_dir(name)) for name in names)
-
-
-def _package_dir(name: str) -> Path:
-    spec = find_spec(name)
-    places = list(spec.submodule_search_locations or ()) if spec else []
-    if not places:
-        raise Misuse(
-            f"plugins are to import the Python package {name!r}, but it is not installed beside the host",
-            code="library_missing",
-        )
-    return Path(places[0]).resolve()
+    return (*core_libraries(), *map(find_library, dict.fromkeys(name for pack in packs for name in pack.libraries)))

@@ -15,11 +15,12 @@ from cardcage.foundation.names import InterfaceRef
 from cardcage.launch.runner import LaunchSpec
 from cardcage.manager.home import Home
 from cardcage.manager.packs import library_dirs
-from cardcage.manifest import Manifest, validate_config
+from cardcage.manifest import Limits, Manifest, validate_config
 from cardcage.permissions import Decision, Grants, Permission, PermissionRequest, expand, missing
 from cardcage.registry import InstalledPlugin, InstanceRecord
 from cardcage.runtime import Blueprint, RuntimePolicy
-from cardcage.sandbox import MachineReport, PlanRequest, PythonLayout, make_plan
+from cardcage.sandbox.plan import PlanRequest, PythonLayout, ResourceLimits, make_plan
+from cardcage.sandbox.report import MachineReport
 from cardcage.trust import confirm_digest
 
 PROCESS: Final = "process"
@@ -180,9 +181,16 @@ def _refused(manifest: Manifest, asked: Asked) -> Refused:
     )
 
 
-def private_python() -> PythonLayout:
-    """Where this interpreter's parts stand, for the walls to be built around them."""
-    return find_python_layout()
+def resource_limits(limits: Limits) -> ResourceLimits:
+    """The manifest's limits as the walls take them."""
+    return ResourceLimits(
+        memory_bytes=limits.memory_bytes,
+        cpu_cores=limits.cpu_cores,
+        processes=limits.processes,
+        open_files=limits.descriptors,
+        file_bytes=limits.disk_bytes,
+        temp_bytes=limits.disk_bytes,
+    )
 
 
 def path_of(text: str | os.PathLike[str]) -> Path:

@@ -196,7 +196,7 @@ class Instance:
         if timeout_s is None:
             timeout_s = self.blueprint.policy.call_timeout_s
         live = self._live
-        if live is None or self.state is not PluginState.ACTIVE:
+        if live is None or self.state is not PluginState.ACTIVE or live.channel.ended:
             live = await self._await_active(timeout_s)
         try:
             return await live.channel.call(method, args, result_type=result_type, timeout_s=timeout_s)
@@ -213,7 +213,7 @@ class Instance:
         if timeout_s is None:
             timeout_s = self.blueprint.policy.call_timeout_s
         live = self._live
-        if live is None or self.state is not PluginState.ACTIVE:
+        if live is None or self.state is not PluginState.ACTIVE or live.channel.ended:
             live = await self._await_active(timeout_s)
         try:
             async with aclosing(live.channel.stream(method, args, item_type=item_type, timeout_s=timeout_s)) as items:
@@ -357,11 +357,13 @@ class Instance:
 
     def _crashed(self, live: Live, exit_: Exit) -> None:
         self._live = None
-        error = died(self.blueprint, exit_, "without being asked to")
+        reason = live.channel.closed.result()
         if live.killed_for:
             error = self._fault(f"{self.blueprint.label} {live.killed_for}", "hung")
-        elif (broken := live.channel.fault()) is not None:
-            error = broken
+        elif reason.code in ("protocol_error", "deadline_exceeded"):
+            error = self._fault(f"{self.blueprint.label} {reason.message}", reason.code)
+        else:
+            error = died(self.blueprint, exit_, "without being asked to")
         self.error = error
         if self.state is not PluginState.ERROR:
             self._enter(Action.FAIL)
@@ -411,6 +413,8 @@ class Instance:
 
     async def _await_active(self, timeout_s: float) -> Live:
         """The live process, waited for where a restart is under way."""
+        while self._live is not None and self._live.channel.ended and not self._live.ending and not self.recovering:
+            await asyncio.sleep(0)  # the task that watches the process has been woken, and runs next
         try:
             await asyncio.wait_for(self._settled.wait(), timeout_s)
         except TimeoutError:

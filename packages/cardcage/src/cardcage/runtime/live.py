@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from cardcage.channel import Channel, ChannelHandler, Peer
 from cardcage.contracts import check_provider
-from cardcage.foundation.errors import CardcageError, Fault, PluginFault
+from cardcage.foundation.errors import Fault, PluginFault
 from cardcage.launch.runner import Exit, ExitReason, Process, Runner
 from cardcage.manifest import check_metadata, validate_config
 from cardcage.runtime.blueprint import Blueprint
 from cardcage.runtime.description import PluginDescription
 from cardcage.runtime.logbook import LogBook
 from cardcage.runtime.streams import LineReader, read_lines
-
-_T = TypeVar("_T")
 
 _LAST_WORDS_S = 1.0  # how long to wait for a dead process's last prints and exit status; they are there already
 
@@ -60,36 +58,35 @@ async def open_live(
         await lifecycle(blueprint, channel, "initialize", blueprint.policy.start_timeout_s)
         return Live(process=process, channel=channel, description=description, opened_at_s=now_s, readers=readers)
     except BaseException as error:
-        runner.kill(process)
+        hung_up = isinstance(error, PluginFault) and error.code == "connection_lost"
+        exit_ = await _see_end(runner, process, patience_s=_LAST_WORDS_S if hung_up else 0)
         if channel is not None:
             await channel.close("start failed")
-        else:
-            process.sock.close()
-        exit_ = await _bury(runner, process, readers)
-        if isinstance(error, PluginFault) and error.code == "connection_lost" and exit_ is not None:
+        await _drain(readers)
+        for descriptor in (process.stdout, process.stderr):
+            if descriptor is not None:
+                os.close(descriptor)
+        if hung_up:
             raise died(blueprint, exit_, "while it was being loaded") from error
         raise
 
 
-async def close_live(blueprint: Blueprint, runner: Runner, live: Live, *, timeout_s: float) -> Exit | None:
+async def close_live(blueprint: Blueprint, runner: Runner, live: Live, *, timeout_s: float) -> Exit:
     """Say goodbye, wait for at most `timeout_s`, then kill. The process is gone when this returns."""
     live.ending = True
     await live.channel.close("unload")
-    waiting = asyncio.ensure_future(runner.wait(live.process))
-    done, _ = await asyncio.wait({waiting}, timeout=timeout_s)
-    if not done:
-        runner.kill(live.process)
     try:
-        return await waiting
+        return await _see_end(runner, live.process, patience_s=timeout_s)
     finally:
         await _drain(live.readers)
 
 
 async def bury(runner: Runner, live: Live) -> Exit:
     """See a process that has failed to its end: killed where it still runs, its last prints read."""
-    runner.kill(live.process)
+    reason = live.channel.closed.result() if live.channel.closed.done() else None
+    hung_up = reason is not None and reason.code in ("connection_lost", "goodbye")
+    exit_ = await _see_end(runner, live.process, patience_s=_LAST_WORDS_S if hung_up else 0)
     await live.channel.close("process ended")
-    exit_ = await runner.wait(live.process)
     await _drain(live.readers)
     return exit_
 
@@ -189,22 +186,18 @@ async def _read_streams(
     process.stdout = process.stderr = None
 
 
-async def _bury(
-    runner: Runner, process: Process, readers: list[tuple[asyncio.ReadTransport, LineReader]]
-) -> Exit | None:
-    exit_ = await _within(runner.wait(process), _LAST_WORDS_S)
-    for descriptor in (process.stdout, process.stderr):
-        if descriptor is not None:
-            os.close(descriptor)
-    await _drain(readers)
-    return exit_
-
-
-async def _within(awaitable: Awaitable[_T], timeout_s: float) -> _T | None:
+async def _see_end(runner: Runner, process: Process, *, patience_s: float) -> Exit:
+    """Wait for the end, and kill after `patience_s`: one that hung up by itself is to say with which status it left."""
+    waiting = asyncio.ensure_future(runner.wait(process))
     try:
-        return await asyncio.wait_for(awaitable, timeout_s)
-    except (TimeoutError, CardcageError):
-        return None
+        done, _ = await asyncio.wait({waiting}, timeout=patience_s)
+        if not done:
+            runner.kill(process)
+        return await waiting
+    except BaseException:
+        runner.kill(process)
+        waiting.cancel()
+        raise
 
 
 async def _drain(readers: list[tuple[asyncio.ReadTransport, LineReader]]) -> None:

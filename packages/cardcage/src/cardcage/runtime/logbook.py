@@ -60,6 +60,7 @@ class LogBook:
     """The last lines of one instance, each also handed to the host's logger with the prefix `[plugin:<name>]`."""
 
     def __init__(self, plugin: str, clock: Clock) -> None:
+        self._plugin = plugin
         self._prefix = f"[plugin:{plugin}]"
         self._clock = clock
         self._lines: deque[LogLine] = deque(maxlen=PLUGIN_LOG_HISTORY_LINES)
@@ -88,8 +89,10 @@ class LogBook:
         self._keep(level, "host", escape(text), {})
 
     def _keep(self, level: str, source: str, text: str, fields: Mapping[str, Any]) -> None:
-        self._lines.append(LogLine(at_s=self._clock.wall_s(), level=level, source=source, text=text, fields=fields))
-        LOGGER.log(_LEVELS[level], "%s %s", self._prefix, text, extra={"plugin_fields": fields})
+        line = LogLine(at_s=self._clock.wall_s(), level=level, source=source, text=text, fields=fields)
+        self._lines.append(line)
+        facts = {"plugin": self._plugin, "plugin_line": line, "plugin_fields": fields}
+        LOGGER.log(_LEVELS[level], "%s %s", self._prefix, text, extra=facts)
 
     def _take_token(self) -> bool:
         now_s = self._clock.monotonic_s()
