@@ -17,11 +17,11 @@ ISSUES_MAX = 1000
 
 
 class MetricsFileCollector(MetricsCollectorPlugin):
-    """Reads the file that the config names as `metrics`."""
+    """Reads the file that the config names as `file`."""
 
     def load(self, config: dict[str, Any]) -> None:
         """Remember which file to read."""
-        self.path = str(config["metrics"])
+        self.path = str(config["file"])
 
     def collect(self, resource_ids: list[str], names: list[str]) -> Iterator[MetricBatch]:
         """Stream the samples of these resources and metrics, in the file's order."""
