@@ -3,6 +3,7 @@
 from cardcage.manifest.config import check_metadata, validate_config
 from cardcage.manifest.config_schema import normalise_config_schema
 from cardcage.manifest.entrypoint import EntryPoint, Runtime, resolve_entry_point
+from cardcage.manifest.json_schema import manifest_json_schema
 from cardcage.manifest.limits import Limits
 from cardcage.manifest.model import Concurrency, Dependency, Isolation, Manifest
 from cardcage.manifest.parse import manifest_faults, parse_manifest
@@ -18,6 +19,7 @@ __all__ = [
     "Runtime",
     "check_metadata",
     "manifest_faults",
+    "manifest_json_schema",
     "normalise_config_schema",
     "parse_manifest",
     "parse_version",

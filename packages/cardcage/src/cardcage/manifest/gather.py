@@ -86,8 +86,9 @@ class Gather:
 
     def integer(self, path: str, value: Any, least: int, most: int, default: int) -> int:
         """A whole number within bounds."""
-        if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
-            return value
+        number = whole_number(value)
+        if number is not None and least <= number <= most:
+            return number
         self.wrong(path, f"a whole number from {least} to {most}", value)
         return default
 
@@ -96,6 +97,13 @@ class Gather:
         for key in value:
             if key not in known and not key.startswith("x-"):
                 self.fault(child_path(path, key), f"no such key{did_you_mean(key, known)}")
+
+
+def whole_number(value: Any) -> int | None:
+    """The value as an int: JSON knows one kind of number, so 5.0 is one too, but true is not."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -8,10 +8,24 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
+from cardcage.manifest.gather import whole_number
+
+# What a value may look like; its amount is checked once it is a number.
 SIZE: Final = r"[0-9]{1,12}(?:\.[0-9]{1,6})? ?(?:[KMGT]i?B|[KMGT]i|kB|B)"
 RATE: Final = r"[0-9]{1,12}(?:\.[0-9]{1,6})? ?(?:(?:[KMGT]i?B|kB|B)/s|[kMG]bit/s)"
-SHARE: Final = r"[0-9]{1,6}m|[0-9]{1,4}(?:\.[0-9]{1,6})?%|[0-9]{1,3}\.[0-9]{1,6}|[0-9]{1,4}"
+SHARE: Final = r"[0-9]{1,6}m|[0-9]{1,4}(?:\.[0-9]{1,6})?%|[0-9]{1,4}(?:\.[0-9]{1,6})?"
 LINES: Final = r"[0-9]{1,9}/s"
+
+# The same for the published schema, where the form alone has to keep amounts within their bounds.
+_AMOUNT: Final = (
+    r"(?:[1-9][0-9]{0,2}(?:\.[0-9]{1,6})? ?T|[1-9][0-9]{0,5}(?:\.[0-9]{1,6})? ?[KMG]|0\.[1-9][0-9]{0,5} ?[KMGT])"
+)
+SIZE_BOUNDED: Final = rf"{_AMOUNT}(?:i?B|i)|[1-9][0-9]{{0,5}} ?kB|[1-9][0-9]{{0,11}} ?B"
+RATE_BOUNDED: Final = rf"{_AMOUNT}i?B/s|[1-9][0-9]{{0,5}} ?kB/s|[1-9][0-9]{{0,11}} ?B/s|[1-9][0-9]{{0,5}} ?[kMG]bit/s"
+SHARE_BOUNDED: Final = (
+    r"[1-9][0-9]{0,5}m|[1-9][0-9]{0,3}(?:\.[0-9]{1,6})?%|[1-9][0-9]{0,2}(?:\.[0-9]{1,6})?|0\.[0-9]{0,5}[1-9]"
+)
+LINES_BOUNDED: Final = r"[1-9][0-9]{0,5}/s"
 
 _UNITS: Final[Mapping[str, int]] = {
     "B": 1,
@@ -55,6 +69,7 @@ class LimitKey:
     """The JSON Schema type of a plain number given for it."""
     most: int
     pattern: str | None = None
+    """The texts that may stand for the number, as the published schema has them."""
 
 
 def _read_size(value: Any) -> int | None:
@@ -92,7 +107,8 @@ def _read_lines(value: Any) -> int | None:
 
 
 def _whole(value: Any, most: int) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most else None
+    number = whole_number(value)
+    return number if number is not None and 1 <= number <= most else None
 
 
 _SIZE_WORDS: Final = "a size such as 256MiB, or a number of bytes"
@@ -106,7 +122,7 @@ LIMIT_KEYS: Final[Mapping[str, LimitKey]] = {
         help="Memory of all its processes together.",
         number="integer",
         most=BYTES_MAX,
-        pattern=SIZE,
+        pattern=SIZE_BOUNDED,
     ),
     "cpu": LimitKey(
         attribute="cpu_cores",
@@ -115,7 +131,7 @@ LIMIT_KEYS: Final[Mapping[str, LimitKey]] = {
         help="Share of the processor: 1 is one core.",
         number="number",
         most=CORES_MAX,
-        pattern=SHARE,
+        pattern=SHARE_BOUNDED,
     ),
     "processes": LimitKey(
         attribute="processes",
@@ -140,7 +156,7 @@ LIMIT_KEYS: Final[Mapping[str, LimitKey]] = {
         help="What it may write to its own folders.",
         number="integer",
         most=BYTES_MAX,
-        pattern=SIZE,
+        pattern=SIZE_BOUNDED,
     ),
     "network": LimitKey(
         attribute="network_bytes_per_s",
@@ -149,7 +165,7 @@ LIMIT_KEYS: Final[Mapping[str, LimitKey]] = {
         help="Bandwidth in each direction.",
         number="integer",
         most=BYTES_MAX,
-        pattern=RATE,
+        pattern=RATE_BOUNDED,
     ),
     "log_rate": LimitKey(
         attribute="log_lines_per_s",
@@ -158,7 +174,7 @@ LIMIT_KEYS: Final[Mapping[str, LimitKey]] = {
         help="Log lines a second; what comes above is dropped and counted.",
         number="integer",
         most=COUNT_MAX,
-        pattern=LINES,
+        pattern=LINES_BOUNDED,
     ),
 }
 """Every key that `limits:` may hold."""
