@@ -176,12 +176,20 @@ def _template() -> Any:
     environment.filters |= {
         "money": amount_for_people,
         "exact": amount_text,
-        "percent": lambda share: f"{share:.1%}" if abs(share) < 0.1 else f"{share:.0%}",
-        "percent_width": lambda share: f"{min(max(share, 0.0), 1.0) * 100:.2f}",
+        "percent": _percent,
+        "percent_width": _percent_width,
         "change": change_text,
     }
     source = files("cardcage_finops").joinpath("assets", "report.html.j2").read_text("utf-8")
     return environment.from_string(source)
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}" if abs(share) < 0.1 else f"{share:.0%}"
+
+
+def _percent_width(share: float) -> str:
+    return f"{min(max(share, 0.0), 1.0) * 100:.2f}"
 
 
 def _finalize(value: Any) -> Any:
