@@ -10,21 +10,15 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import msgspec
 import pytest
+
 from cardcage_sdk.wire import (
     Call,
-    Cancel,
-    Encoding,
     Error,
-    Event,
-    Goodbye,
     Hello,
     Item,
     Log,
     Message,
-    Metric,
-    Pong,
     Result,
     Role,
     Session,
@@ -55,7 +49,7 @@ class FakeHost:
         self.sock.settimeout(WAIT_S)
         self.session = Session(Role.HOST)
         self.received: list[Message] = []
-        self.services: dict[str, Callable[..., Any]] = {"cardcage.subscribe": lambda pattern: True}
+        self.services: dict[str, Callable[..., Any]] = {"cardcage.subscribe": bool}
         self.calls_seen: list[tuple[str, Any]] = []
         with theirs, (package / "stdout").open("wb") as out, (package / "stderr").open("wb") as err:
             self.process = subprocess.Popen(
@@ -66,6 +60,10 @@ class FakeHost:
                 stdout=out,
                 stderr=err,
             )
+
+    def later(self) -> Any:
+        """A service that is not answered."""
+        return self.later
 
     # What the process printed
 
@@ -134,7 +132,7 @@ class FakeHost:
 
     def answer(self, call_id: int) -> Any:
         """Wait for the answer of a call. Raises `CallFailed`."""
-        message = self.wait_until(lambda: self._find(Result | Error, call_id))
+        message = self.wait_until(lambda: self._answer_to(call_id))
         if isinstance(message, Error):
             raise CallFailed(message.code, message.message, self.session.decode(message.data))
         assert isinstance(message, Result)
@@ -150,7 +148,7 @@ class FakeHost:
         """Take a whole stream, giving credit for one more item with each that came."""
         call_id = self.call(method, args, credit=credit)
         taken = 0
-        while self._find(Result | Error, call_id) is None:
+        while self._answer_to(call_id) is None:
             self.receive()
             for _ in range(len(self.items(call_id)) - taken):
                 if self.session.is_waiting(call_id):
@@ -204,13 +202,12 @@ class FakeHost:
         except CallFailed as fault:
             self.sock.sendall(self.session.error(call.id, fault.code, fault.message, fault.data))
             return
-        if value is not LATER:
+        if value != self.later:
             self.sock.sendall(self.session.result(call.id, value))
 
-    def _find(self, kind: Any, call_id: int) -> Result | Error | None:
-        return next(
-            (each for each in self.received if isinstance(each, kind) and getattr(each, "id", None) == call_id), None
-        )
+    def _answer_to(self, call_id: int) -> Result | Error | None:
+        answers = (each for each in self.received if isinstance(each, Result | Error))
+        return next((each for each in answers if each.id == call_id), None)
 
     def dismiss(self) -> int:
         """Say goodbye and wait for the process; its exit status."""
@@ -233,9 +230,6 @@ class FakeHost:
             self.process.wait()
             raise
 
-
-LATER = object()
-"""What a service returns whose answer the test sends itself."""
 
 StartPlugin = Callable[..., FakeHost]
 

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from types import GeneratorType
 from typing import Any, NoReturn
 
-from cardcage_sdk.blocking import leave_as_plugin_wishes, not_loaded, report_event_fault, unknown_method
+from cardcage_sdk.blocking import (
+    is_stream_value,
+    leave_as_plugin_wishes,
+    not_loaded,
+    report_event_fault,
+    unknown_method,
+)
 from cardcage_sdk.context import LinkedContext, set_current_call
 from cardcage_sdk.driver import Driver, finished, make_driver
+from cardcage_sdk.endpoints import Endpoint
 from cardcage_sdk.entrypoint import EntryPoint
 from cardcage_sdk.faults import Failure, cancelled, deadline_exceeded, failure_of, invalid_result
 from cardcage_sdk.link import SUBSCRIBE, Job, Link
@@ -33,6 +41,7 @@ class AsyncServer:
         """Load the plugin within the loop, and serve until the host says goodbye or hangs up."""
         self._loop.add_reader(self._link.sock.fileno(), self._on_readable)
         self._start(self._serve(load, self._load(load, found, entry, context)))
+        self.wake()
         await asyncio.Event().wait()
         raise AssertionError("the loop is left by the end of the process alone")
 
@@ -156,7 +165,7 @@ class AsyncServer:
         elif (endpoint := driver.endpoints.callable.get(method)) is not None:
             args, named = endpoint.signature.bind(job.call.args, self._link.session.decode)
             value = endpoint.function(*args, **named)
-            await self._deliver_value(job, value, streams=endpoint.is_stream)
+            await self._deliver_value(job, endpoint, value)
         elif (reserved := RESERVED.get(method)) is not None:
             decode = self._link.session.decode
             arguments = decoded(method, job.call.args, decode, reserved.arguments)
@@ -164,20 +173,20 @@ class AsyncServer:
         else:
             self._link.refuse(job, unknown_method(driver, method))
 
-    async def _deliver_value(self, job: Job, value: Any, *, streams: bool) -> None:
-        if not hasattr(value, "__anext__") and not hasattr(value, "__next__"):
+    async def _deliver_value(self, job: Job, endpoint: Endpoint, value: Any) -> None:
+        if not isinstance(value, GeneratorType):  # of all awaitables these alone are streams
             value = await finished(value)
         if hasattr(value, "__anext__"):
             if job.call.credit:
                 await self._stream(job, value)
             else:
                 self._conclude(job, [item async for item in value])
-        elif job.call.credit and (hasattr(value, "__next__") or (streams and hasattr(value, "__iter__"))):
-            await self._stream(job, _stepped(iter(value)))
-        elif hasattr(value, "__next__"):
-            self._conclude(job, list(value))
-        else:
+        elif not is_stream_value(endpoint, value):
             self._conclude(job, value)
+        elif job.call.credit:
+            await self._stream(job, _stepped(iter(value)))
+        else:
+            self._conclude(job, list(value))
 
     async def _stream(self, job: Job, items: AsyncIterator[Any]) -> None:
         link, call_id = self._link, job.call.id

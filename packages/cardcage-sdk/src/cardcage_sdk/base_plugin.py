@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from time import monotonic
@@ -58,6 +59,23 @@ _STEPS: Final = {
 _FOLLOWED: Final = "__cardcage_followed__"
 
 
+class Life:
+    """What is kept about a plugin beside its `status`. Apart from the object, whose names are the author's."""
+
+    __slots__ = ("busy", "errors", "started_s")
+
+    def __init__(self) -> None:
+        self.busy = False
+        """A lifecycle method is running. Only the outermost call counts, so that super() changes nothing."""
+        self.errors = 0
+        self.started_s: float | None = None
+
+
+def life_of(plugin: BasePlugin) -> Life:
+    """The record of this plugin; made when first asked for, since a subclass may not call our `__init__`."""
+    return vars(plugin).setdefault("_cardcage_life", Life())
+
+
 def _optional(function: F) -> F:
     setattr(function, UNIMPLEMENTED, True)
     return function
@@ -73,9 +91,6 @@ class BasePlugin(ABC):
     context: PluginContext
     metadata: PluginMetadata
     status: PluginStatus = PluginStatus.UNLOADED
-    _start_time: float | None = None
-    _error_count: int = 0
-    _lifecycle_busy: bool = False
 
     def __init__(self, context: PluginContext) -> None:
         self.context = context
@@ -112,12 +127,14 @@ class BasePlugin(ABC):
 
     async def health_check(self) -> dict[str, Any]:
         """How the plugin is: `status`, `uptime` in seconds since its start, `memory_usage` in bytes, `error_count`."""
+        life = life_of(self)
+        # A plugin that keeps its own figures, under the names that this spelling has for them, knows better.
         memory: int | None = getattr(self, "_memory_usage", None)
         return {
             "status": self.status.value,
-            "uptime": None if self._start_time is None else monotonic() - self._start_time,
+            "uptime": None if life.started_s is None else monotonic() - life.started_s,
             "memory_usage": resident_bytes() if memory is None else memory,
-            "error_count": self._error_count,
+            "error_count": life.errors + getattr(self, "_error_count", 0),
         }
 
     async def handle_event(self, event_type: str, data: dict[str, Any]) -> None:  # noqa: B027 - a default, not a gap
@@ -186,31 +203,19 @@ class AIPlugin(BasePlugin):
         raise NotImplementedError
 
 
-class _Watch:
-    """Keeps `status` while a lifecycle method runs. Only the outermost call counts, so super() changes nothing."""
-
-    __slots__ = ("_plugin", "_step", "succeeded")
-
-    def __init__(self, plugin: BasePlugin, step: _Step) -> None:
-        self._plugin = plugin
-        self._step = step
-        self.succeeded = False
-
-    def __enter__(self) -> _Watch:
-        self._plugin._lifecycle_busy = True
-        self._plugin.status = self._step.during
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        plugin = self._plugin
-        plugin._lifecycle_busy = False
-        plugin.status = self._step.after if self.succeeded else PluginStatus.ERROR
-        if not self.succeeded:
-            plugin._error_count += 1
-        elif plugin.status is PluginStatus.ACTIVE:
-            plugin._start_time = monotonic()
-        else:
-            plugin._start_time = None
+@contextmanager
+def _followed(plugin: BasePlugin, step: _Step) -> Generator[Callable[[Any], Any]]:
+    """Keep `status` while a lifecycle method runs. The yielded function notes its answer; without one it has failed."""
+    life = life_of(plugin)
+    answers: list[Any] = []
+    life.busy = True
+    plugin.status = step.during
+    try:
+        yield answers.append
+    finally:
+        life.busy = False
+        plugin.status = step.after if answers and answers[0] is not False else PluginStatus.ERROR
+        life.started_s = monotonic() if plugin.status is PluginStatus.ACTIVE else None
 
 
 def _following(method: Callable[..., Any], step: _Step) -> Callable[..., Any]:
@@ -218,23 +223,23 @@ def _following(method: Callable[..., Any], step: _Step) -> Callable[..., Any]:
     if is_async_function(method):
 
         async def follow_async(self: BasePlugin, *args: Any, **kwargs: Any) -> Any:
-            if self._lifecycle_busy:
+            if life_of(self).busy:
                 return await method(self, *args, **kwargs)
-            with _Watch(self, step) as watch:
-                value = await method(self, *args, **kwargs)
-                watch.succeeded = value is not False
-                return value
+            with _followed(self, step) as note:
+                answer = await method(self, *args, **kwargs)
+                note(answer)
+                return answer
 
         follow = follow_async
     else:
 
         def follow_plain(self: BasePlugin, *args: Any, **kwargs: Any) -> Any:
-            if self._lifecycle_busy:
+            if life_of(self).busy:
                 return method(self, *args, **kwargs)
-            with _Watch(self, step) as watch:
-                value = method(self, *args, **kwargs)
-                watch.succeeded = value is not False
-                return value
+            with _followed(self, step) as note:
+                answer = method(self, *args, **kwargs)
+                note(answer)
+                return answer
 
         follow = follow_plain
     setattr(follow, _FOLLOWED, True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from time import monotonic
+from types import GeneratorType
 from typing import Any, Final, NoReturn
 
 from cardcage_sdk.context import LinkedContext, set_current_call, set_current_context
@@ -35,12 +36,13 @@ class BlockingServer:
         """Serve until the host says goodbye or hangs up."""
         link = self._link
         while True:
-            link.receive()
+            # First what is there: a call may have come in one read with the ready.
             while (entry := link.next_incoming()) is not None:
                 if isinstance(entry, Event):
                     self._deliver(entry)
                 else:
                     self._serve(entry)
+            link.receive()
 
     def _serve(self, job: Job) -> None:
         set_current_call(job.current)
@@ -101,12 +103,12 @@ class BlockingServer:
         begun_s = monotonic()
         value = endpoint.function(*args, **named)
         endpoint.quick = monotonic() - begun_s < QUICK_S
-        if job.call.credit and (hasattr(value, "__next__") or (endpoint.is_stream and hasattr(value, "__iter__"))):
-            self._stream(job, iter(value))
-        elif hasattr(value, "__next__"):
-            self._conclude(job, list(value))
-        else:
+        if not is_stream_value(endpoint, value):
             self._conclude(job, value)
+        elif job.call.credit:
+            self._stream(job, iter(value))
+        else:
+            self._conclude(job, list(value))
 
     def _conclude(self, job: Job, value: Any) -> None:
         try:
@@ -167,6 +169,14 @@ class BlockingServer:
             leave_as_plugin_wishes(self._link, None, wish)
         except Exception as fault:
             report_event_fault(self._link, event, fault)
+
+
+def is_stream_value(endpoint: Endpoint, value: Any) -> bool:
+    """Whether a result is to be taken item by item: a generator, or what a function that declares a stream returned.
+
+    Other iterators are not: an open file is one, and its lines are seldom what was meant.
+    """
+    return isinstance(value, GeneratorType) or (endpoint.is_stream and hasattr(value, "__iter__"))
 
 
 def not_loaded(method: str) -> Failure:

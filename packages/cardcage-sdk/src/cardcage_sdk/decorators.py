@@ -83,9 +83,11 @@ def tool(function: Any = None, /, *, name: str | None = None, description: str |
     The JSON Schema of its parameters comes from the annotations, its description from the docstring.
     """
     mark = ToolMark(name, description)
-    if function is not None:
-        return _marked(function, mark)
-    return lambda marked: _marked(marked, mark)
+
+    def offer(offered: F) -> F:
+        return _marked(offered, mark)
+
+    return offer if function is None else offer(function)
 
 
 def on_event(pattern: str) -> Callable[[F], F]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -66,9 +66,10 @@ def _schema(parameter: Parameter, definitions: dict[str, Any]) -> dict[str, Any]
 def _relocated(schema: Any) -> Any:
     """References made absolute within the one document."""
     if isinstance(schema, dict):
+        parts = cast("dict[str, Any]", schema)
         return {
-            key: _relocated(value) if key != "$ref" else str(value).replace("#/components/schemas/", "#/$defs/")
-            for key, value in schema.items()  # pyright: ignore[reportUnknownVariableType]
+            key: value.replace("#/components/schemas/", "#/$defs/") if key == "$ref" else _relocated(value)
+            for key, value in parts.items()
         }
     if isinstance(schema, list):
         return [_relocated(item) for item in schema]  # pyright: ignore[reportUnknownVariableType]

@@ -6,9 +6,10 @@ no `async def` of the plugin's in it), and `run_now` finishes them on the spot.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from fnmatch import fnmatchcase
 from time import monotonic
+from types import GeneratorType
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -94,8 +95,6 @@ class Driver:
                 return known
             case False:
                 return known | {"status": PluginStatus.ERROR.value}
-            case dict():
-                return known | told  # pyright: ignore[reportUnknownVariableType]
             case _:
                 return known | msgspec.to_builtins(told)
 
@@ -153,8 +152,8 @@ class Driver:
         value = endpoint.function(*args, **named)
         if hasattr(value, "__anext__"):
             return [item async for item in value]
-        if hasattr(value, "__next__"):
-            return list(value)
+        if isinstance(value, GeneratorType):
+            return list(value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
         return await finished(value)
 
     # Description
@@ -180,8 +179,9 @@ class Driver:
             case Style.BASE_PLUGIN:
                 return plain_metadata(getattr(self.plugin, "metadata", None) or await self._told("get_metadata"))
             case Style.PLUGIN_BASE:
-                names = ("type", "name", "description", "icon")
-                return {name: getattr(self.plugin, f"PLUGIN_{name.upper()}", "") for name in names}
+                # PLUGIN_NAME is a title for people ("Amazon EKS"), not the name by which the plugin is known.
+                told = {"type": "TYPE", "title": "NAME", "description": "DESCRIPTION", "icon": "ICON"}
+                return {key: getattr(self.plugin, f"PLUGIN_{name}", "") for key, name in told.items()}
             case _:
                 return None
 
@@ -203,7 +203,9 @@ class Driver:
         """Note that the plugin's code raised."""
         self._error_count += 1
         if self.style is Style.BASE_PLUGIN:
-            self.plugin._error_count += 1
+            from cardcage_sdk.base_plugin import life_of
+
+            life_of(self.plugin).errors += 1
 
     def _lifecycle_method(self, name: str) -> Callable[..., Any] | None:
         found = getattr(self.plugin, name, None)
@@ -224,7 +226,8 @@ def make_driver(found: Any, entry: EntryPoint, context: LinkedContext) -> Driver
 
 def construct(cls: type, style: Style, context: PluginContext, *, who: str = "the plugin") -> Any:
     """An object of the plugin's class, with its context in place before `__init__` runs."""
-    plugin = cls.__new__(cls)
+    make: Any = cls.__new__
+    plugin: Any = make(cls)
     if style is not Style.CLASS:
         plugin.context = context
     if style is Style.PLUGIN:
@@ -287,13 +290,15 @@ def plain_metadata(metadata: Any) -> dict[str, Any] | None:
     """A plugin's metadata as plain data, whatever class it made it of."""
     if metadata is None:
         return None
-    plain = msgspec.to_builtins(metadata)
-    return {key: value for key, value in plain.items() if value is not None} if isinstance(plain, dict) else None  # pyright: ignore[reportUnknownVariableType]
+    plain: dict[str, Any] = msgspec.to_builtins(metadata)
+    return {key: value for key, value in plain.items() if value is not None}
 
 
 async def finished(value: Any) -> Any:
     """The value, awaited where it has to be."""
-    return await value if isinstance(value, Awaitable) else value
+    if hasattr(value, "__await__"):
+        return await value
+    return value
 
 
 def run_now(work: Coroutine[Any, Any, T]) -> T:

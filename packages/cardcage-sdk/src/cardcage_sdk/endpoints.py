@@ -161,7 +161,7 @@ def _functions_of(plugin: Any) -> Iterator[tuple[str, Callable[..., Any], Sequen
         for name, function in own_functions(plugin).items():
             yield name, function, ()
         return
-    cls: type = type(plugin)
+    cls: type[Any] = plugin.__class__
     for name, value in _class_attributes(cls):
         if (name.startswith("_") and not marks_of(value)) or getattr(value, UNIMPLEMENTED, False):
             continue

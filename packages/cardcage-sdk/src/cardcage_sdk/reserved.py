@@ -28,6 +28,15 @@ class Reserved(NamedTuple):
     run: Callable[[Driver, Any, Decode], Awaitable[Any]]
 
 
+def _step(name: str) -> Reserved:
+    """A lifecycle method of the driver, which takes nothing."""
+
+    async def run(driver: Driver, _: Any, __: Decode) -> Any:
+        return await getattr(driver, name)()
+
+    return Reserved(tuple[()], run)
+
+
 async def _handle_event(driver: Driver, arguments: tuple[str, Any], _: Decode) -> None:
     await driver.handle_event(*arguments)
 
@@ -41,12 +50,12 @@ async def _tool(driver: Driver, arguments: tuple[str, msgspec.Raw], decode: Deco
 
 
 RESERVED: Final = {
-    "cardcage.initialize": Reserved(tuple[()], lambda driver, _, __: driver.initialize()),
-    "cardcage.start": Reserved(tuple[()], lambda driver, _, __: driver.start()),
-    "cardcage.stop": Reserved(tuple[()], lambda driver, _, __: driver.stop()),
-    "cardcage.cleanup": Reserved(tuple[()], lambda driver, _, __: driver.cleanup()),
-    "cardcage.health_check": Reserved(tuple[()], lambda driver, _, __: driver.health_check()),
-    "cardcage.describe": Reserved(tuple[()], lambda driver, _, __: driver.describe()),
+    "cardcage.initialize": _step("initialize"),
+    "cardcage.start": _step("start"),
+    "cardcage.stop": _step("stop"),
+    "cardcage.cleanup": _step("cleanup"),
+    "cardcage.health_check": _step("health_check"),
+    "cardcage.describe": _step("describe"),
     "cardcage.handle_event": Reserved(tuple[str, Any], _handle_event),
     "cardcage.hook": Reserved(tuple[str, str, Any], _hook),
     "cardcage.tool": Reserved(tuple[str, msgspec.Raw], _tool),

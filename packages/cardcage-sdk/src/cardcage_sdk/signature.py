@@ -22,6 +22,8 @@ _ASYNC_GENERATOR: Final = 0x200
 
 _STREAM_NAMES: Final = ("Iterator", "AsyncIterator", "Generator", "AsyncGenerator")
 
+_SCALAR_MODULES: Final = ("builtins", "decimal", "datetime", "uuid")
+
 Decode = Callable[[msgspec.Raw, Any], Any]
 
 
@@ -213,14 +215,14 @@ def is_convertible(hint: Any) -> bool:
     """Whether plain data can become `hint`: structs, dataclasses, containers and scalars can, a Protocol cannot."""
     if hint in (Any, object):
         return False
-    if isinstance(hint, type) and get_origin(hint) is None and issubclass(hint, dict) and not _has_fields(hint):
-        return False
     if isinstance(hint, type) and get_origin(hint) is None:
-        return _has_fields(hint) or hint.__module__ in ("builtins", "decimal", "datetime", "uuid")
+        return hint is not dict and (
+            _has_fields(hint) or hint.__module__ in ("builtins", "decimal", "datetime", "uuid")
+        )
     return any(is_convertible(part) for part in get_args(hint) if part is not type(None))
 
 
-def _has_fields(cls: type) -> bool:
+def _has_fields(cls: Any) -> bool:
     return any(
         hasattr(cls, mark)
         for mark in ("__struct_fields__", "__dataclass_fields__", "__attrs_attrs__", "__total__", "_fields")
