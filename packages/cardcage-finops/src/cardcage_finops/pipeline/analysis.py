@@ -335,10 +335,10 @@ class _Run:
         return notices
 
     async def hire_channel(self, target: NotifyTarget) -> Member[NotificationChannel]:
-        key = "path" if target.kind == "file" else "url"
+        needed = next(iter(target.config))
         for view in self.crew.candidates(NotificationChannel):
-            config = fitted_config(view, {key: target.value})
-            if key in config:
+            config = fitted_config(view, target.config)
+            if needed in config:
                 grants = [target.grant, *capability_grants(view)]
                 return await self.crew.hire(NotificationChannel, view, "notification channel", config, grants)
         raise Misuse(f"no notification channel plugin takes {target}", code="no_channel")

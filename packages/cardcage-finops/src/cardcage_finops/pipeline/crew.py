@@ -175,7 +175,7 @@ class Crew:
             await self.manager.start_instance(member.instance)
             member.isolation = self.manager.plan(member.instance).isolation
             report = self.manager.report(member.instance)
-            member.walls = report.summary() if report else ""
+            member.walls = report.summary() if report and report.asked else "no walls"
             if point is not None:
                 member.proxy = self.manager.provider(point, member.instance)
         except CardcageError as error:

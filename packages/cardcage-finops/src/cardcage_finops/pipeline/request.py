@@ -33,12 +33,20 @@ class NotifyTarget:
     @property
     def grant(self) -> str:
         """The one permission that a channel needs for it: to write that file, or to reach that host and port."""
-        if self.kind == "file":
-            return f"write:{self.value}"
+        return f"write:{self.value}" if self.kind == "file" else f"network:{self.endpoint}"
+
+    @property
+    def config(self) -> dict[str, str]:
+        """What a channel is told of it."""
+        return {"path": self.value} if self.kind == "file" else {"url": self.value, "endpoint": self.endpoint}
+
+    @property
+    def endpoint(self) -> str:
+        """Host and port of a webhook, such as `hooks.example.com:443`."""
         parts = urlsplit(self.value)
         host = parts.hostname or ""
         port = parts.port or (443 if parts.scheme == "https" else 80)
-        return f"network:[{host}]:{port}" if ":" in host else f"network:{host}:{port}"
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
