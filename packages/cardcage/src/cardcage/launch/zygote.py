@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -52,9 +52,9 @@ class _Instance:
     up: asyncio.Future[EnforcementReport]
     exited: asyncio.Future[Exit]
     pidfd: int = -1
+    """The init's: whoever ends it ends all of the instance."""
+    pid: int = 0
     stopped_by_host: bool = False
-    plugin_status: int | None = None
-    rows: Sequence[Any] = field(default_factory=list[Any])
 
     def kill(self) -> None:
         """End it, now or, where the fork has not been reported yet, as soon as it is."""
@@ -122,7 +122,7 @@ class ZygoteRunner:
                 if isinstance(error, TimeoutError):
                     raise _setup_failed(spec, f"the walls were not up after {CONNECT_TIMEOUT_S:g} s") from None
                 raise
-            return pipes.process(pid=_pid_of(instance.pidfd), report=report, handle=instance)
+            return pipes.process(pid=instance.pid, report=report, handle=instance)
 
     async def _ready_server(self) -> _Server:
         async with self._starting:
@@ -259,7 +259,7 @@ class _Server:
 
     def _on_reply(self) -> None:
         try:
-            packet, descriptors, _, _ = socket.recv_fds(self._control, zygote_main.PACKET_BYTES_MAX, 1)
+            packet, descriptors, _, _ = socket.recv_fds(self._control, zygote_main.PACKET_BYTES_MAX, 2)
         except BlockingIOError:
             return
         except OSError:
@@ -274,7 +274,9 @@ class _Server:
             return
         instance = self._instances[number]
         if descriptors:
-            instance.pidfd = descriptors[0]
+            instance.pidfd, plugin = descriptors
+            instance.pid = _pid_of(plugin)
+            os.close(plugin)
             _resolve(instance.forked, None)
             if instance.stopped_by_host:
                 instance.kill()
@@ -299,17 +301,14 @@ class _Server:
                     _resolve(instance.up, _enforcement(rows))
                 case ["failed", rows, step, number, detail]:
                     _fail(instance.up, _wall_error(instance.spec, step, number, detail))
-                case ["ended", status]:
-                    instance.plugin_status = status
                 case other:
-                    raise AssertionError(f"an instance's init sent {other!r}")
+                    raise AssertionError(f"an instance reported {other!r}")
 
-    def _settle(self, instance: _Instance, init_status: int) -> None:
+    def _settle(self, instance: _Instance, status: int) -> None:
         """The instance is gone: say how, to whoever waits."""
         self._instances.pop(instance.number, None)
         self._loop.remove_reader(instance.report)
         instance.report.close()
-        status = init_status if instance.plugin_status is None else instance.plugin_status
         evidence = Evidence(stopped_by_host=instance.stopped_by_host)
         _resolve(instance.forked, None)
         _fail(instance.up, _setup_failed(instance.spec, f"the process ended before its walls were up ({status})"))

@@ -46,6 +46,11 @@ def drop_all() -> None:
         except OSError:
             break  # past the last one that this kernel knows
     prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
+    clear()
+
+
+def clear() -> None:
+    """Empty the permitted, effective and inheritable sets."""
     call("capset", struct.pack("Ii", _VERSION_3, 0), struct.pack("6I", 0, 0, 0, 0, 0, 0))
 
 

@@ -25,7 +25,7 @@ from cardcage.sandbox.syscalls import call, prctl
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cardcage.sandbox.plan import SandboxPlan
+    from cardcage.sandbox.plan import Identity, SandboxPlan
 
 CLONE_FLAGS: Final = {
     "mount": 0x00020000,
@@ -98,9 +98,11 @@ class Walls:
             ("loopback", self._raise_loopback),
             ("host name", self._set_hostname),
             ("time namespace", self._enter_time_namespace),
-            ("resource limits", self._limit_resources),
             ("identity", self._change_identity),
             ("user namespace", self._enter_user_namespace),
+            # Limits after the namespace: it takes over the number of processes that was allowed when it was made as a
+            # bound for all namespaces of this uid together.
+            ("resource limits", self._limit_resources),
             ("capabilities", self._drop_capabilities),
             ("no new privileges", self._forbid_new_privileges),
             ("Landlock", self._apply_landlock),
@@ -155,7 +157,7 @@ class Walls:
         try:
             call("unshare", CLONE_FLAGS["time"])
         except OSError as error:
-            self._say("time_namespace", "unavailable", error.strerror)
+            self._say("time_namespace", "unavailable", error.strerror or "")
         else:
             self._say_namespace("time")
 
@@ -177,9 +179,7 @@ class Walls:
             else:
                 self._say("own_uid", "best-effort", f"runs as the host's own user, uid {os.getuid()}")
             return
-        os.setgroups([])
-        os.setresgid(gid, gid, gid)
-        os.setresuid(uid, uid, uid)
+        drop_to(self._plan.identity)
         kept = os.getresuid() == (uid, uid, uid) and not os.getgroups()
         self._say("own_uid", "enforced" if kept and uid else "unavailable", f"uid {uid}")
 
@@ -233,6 +233,15 @@ class Walls:
         below = [name for name in self._plan.floor if name not in holding]
         if below:
             raise SetupError("floor", 0, f"not enforced: {', '.join(below)}")
+
+
+def drop_to(identity: Identity) -> None:
+    """Become the kernel's unprivileged user of `identity` for good, where it names one."""
+    if identity.outside_uid is None or identity.outside_gid is None:
+        return
+    os.setgroups([])
+    os.setresgid(identity.outside_gid, identity.outside_gid, identity.outside_gid)
+    os.setresuid(identity.outside_uid, identity.outside_uid, identity.outside_uid)
 
 
 def die_with_parent() -> None:

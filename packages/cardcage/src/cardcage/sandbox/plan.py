@@ -247,8 +247,15 @@ def make_plan(request: PlanRequest, machine: MachineReport) -> SandboxPlan:
         system_calls=SystemCalls(execute=bool(programs)),
         limits=request.limits,
         network=NetworkPlan(endpoints=_granted_values(request.permissions, "network")),
-        floor=STRICT_FLOOR if request.floor is None else request.floor,
+        floor=_floor(request.floor, as_root=as_root),
     )
+
+
+def _floor(asked: tuple[str, ...] | None, *, as_root: bool) -> tuple[str, ...]:
+    if asked is not None:
+        return asked
+    # An ordinary user has no other uid to give away; root's own is the one that must not be kept.
+    return tuple(name for name in STRICT_FLOOR if as_root or name != "own_uid")
 
 
 def _unconfined_plan(request: PlanRequest) -> SandboxPlan:

@@ -205,6 +205,26 @@ def assemble(*, execute: bool, machine: str = MACHINE) -> bytes:
     """The filter for `machine` as a BPF program."""
     known = NUMBERS[machine]
     wanted = profile(execute=execute, machine=machine)
+    steps = _head(machine)
+    for name in wanted.conditional:
+        steps += _conditional(name, known[name])
+    # clone3 takes its flags by pointer, where a filter cannot look; without it C libraries use clone. openat2 likewise
+    # hides the mode of a new file.
+    steps += [step for name in ("clone3", "openat2") for step in _for_call(known[name], [_refuse(errno.ENOSYS)])]
+    steps += _allow_ranges([known[name] for name in wanted.allowed])
+    steps += [(_JGT, 0, 1, max(known.values())), _refuse(errno.ENOSYS), _refuse(errno.EPERM)]
+    return _encode(steps)
+
+
+def assemble_plain(names: tuple[str, ...], *, machine: str = MACHINE) -> bytes:
+    """A filter that allows the calls `names`, as far as `machine` has them, and nothing else."""
+    known = NUMBERS[machine]
+    allowed = _allow_ranges([known[name] for name in names if name in known])
+    return _encode([*_head(machine), *allowed, _refuse(errno.EPERM)])
+
+
+def _head(machine: str) -> list[_Instruction]:
+    """End the process for a call of another architecture; go on with the call's number loaded."""
     steps: list[_Instruction] = [
         (_LD_ABSOLUTE, 0, 0, _ARCHITECTURE_OFFSET),
         (_JEQ, 1, 0, AUDIT_ARCH[machine]),
@@ -213,13 +233,10 @@ def assemble(*, execute: bool, machine: str = MACHINE) -> bytes:
     ]
     if machine == "x86_64":
         steps += [(_JGE, 0, 1, _X32_BIT), _return(_KILL_PROCESS)]
-    for name in wanted.conditional:
-        steps += _conditional(name, known[name])
-    # clone3 takes its flags by pointer, where a filter cannot look; without it C libraries use clone. openat2 likewise
-    # hides the mode of a new file.
-    steps += [step for name in ("clone3", "openat2") for step in _for_call(known[name], [_refuse(errno.ENOSYS)])]
-    steps += _allow_ranges([known[name] for name in wanted.allowed])
-    steps += [(_JGT, 0, 1, max(known.values())), _refuse(errno.ENOSYS), _refuse(errno.EPERM)]
+    return steps
+
+
+def _encode(steps: list[_Instruction]) -> bytes:
     return b"".join(struct.pack("HBBI", *step) for step in steps)
 
 

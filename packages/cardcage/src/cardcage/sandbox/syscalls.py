@@ -106,10 +106,13 @@ def _parse(table: str) -> dict[str, int]:
 NUMBERS: Final = {"x86_64": _parse(_X86_64), "aarch64": _parse(_AARCH64)}
 
 MACHINE: Final = os.uname().machine
+_OWN_NUMBERS: Final = NUMBERS.get(MACHINE, {})
 
 # PyDLL keeps the interpreter's lock: the callers have one thread, and some calls here fork or change credentials.
-_libc = ctypes.PyDLL(None, use_errno=True)
-_libc.syscall.restype = ctypes.c_long
+_syscall = ctypes.PyDLL(None, use_errno=True).syscall
+_syscall.restype = ctypes.c_long
+_syscall.argtypes = [ctypes.c_long] + [ctypes.c_void_p] * 6
+_PADDING: Final = ((None,) * 6, (None,) * 5, (None,) * 4, (None,) * 3, (None,) * 2, (None,), ())
 
 
 def supported() -> bool:
@@ -119,9 +122,7 @@ def supported() -> bool:
 
 def call(name: str, *arguments: int | bytes | None) -> int:
     """Make the system call `name`. Raises `OSError` with the call's name as what failed."""
-    number = NUMBERS[MACHINE][name]
-    wide = [ctypes.c_long(one) if isinstance(one, int) else one for one in arguments]
-    result = int(_libc.syscall(ctypes.c_long(number), *wide))
+    result = int(_syscall(_OWN_NUMBERS[name], *arguments, *_PADDING[len(arguments)]))
     if result == -1:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code), name)
