@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import msgspec
 import pytest
@@ -70,7 +70,7 @@ async def test_a_plugin_found_in_a_folder_is_started_and_called(
     async with PluginManager(plugin_paths=[plugins_dir], state_dir=state_dir) as manager:
         (greeter,) = manager.providers(Greeter)
         assert await greeter.greet("Ada") == "Good day, Ada."
-        info: Any = greeter.plugin  # type: ignore[attr-defined]
+        info = cast(Any, greeter).plugin
         assert (info.name, info.version, info.isolation) == ("polite", "1.0.0", "process")
         assert manager.get_plugin_status("polite") is PluginState.ACTIVE
 

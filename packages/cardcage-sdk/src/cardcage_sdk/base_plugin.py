@@ -81,6 +81,49 @@ def _optional(function: F) -> F:
     return function
 
 
+@contextmanager
+def _followed(plugin: BasePlugin, step: _Step) -> Generator[Callable[[Any], Any]]:
+    """Keep `status` while a lifecycle method runs. The yielded function notes its answer; without one it has failed."""
+    life = life_of(plugin)
+    answers: list[Any] = []
+    life.busy = True
+    plugin.status = step.during
+    try:
+        yield answers.append
+    finally:
+        life.busy = False
+        plugin.status = step.after if answers and answers[0] is not False else PluginStatus.ERROR
+        life.started_s = monotonic() if plugin.status is PluginStatus.ACTIVE else None
+
+
+def _following(method: Callable[..., Any], step: _Step) -> Callable[..., Any]:
+    """The method, plain or `async` as it was, with `status` kept around it."""
+    if is_async_function(method):
+
+        async def follow_async(self: BasePlugin, *args: Any, **kwargs: Any) -> Any:
+            if life_of(self).busy:
+                return await method(self, *args, **kwargs)
+            with _followed(self, step) as note:
+                answer = await method(self, *args, **kwargs)
+                note(answer)
+                return answer
+
+        follow = follow_async
+    else:
+
+        def follow_plain(self: BasePlugin, *args: Any, **kwargs: Any) -> Any:
+            if life_of(self).busy:
+                return method(self, *args, **kwargs)
+            with _followed(self, step) as note:
+                answer = method(self, *args, **kwargs)
+                note(answer)
+                return answer
+
+        follow = follow_plain
+    setattr(follow, _FOLLOWED, True)
+    return wraps(method)(follow)
+
+
 class BasePlugin(ABC):
     """A plugin that is given its context at construction and lives by asynchronous methods.
 
@@ -201,46 +244,3 @@ class AIPlugin(BasePlugin):
     def get_model_info(self) -> dict[str, Any]:
         """What model it is."""
         raise NotImplementedError
-
-
-@contextmanager
-def _followed(plugin: BasePlugin, step: _Step) -> Generator[Callable[[Any], Any]]:
-    """Keep `status` while a lifecycle method runs. The yielded function notes its answer; without one it has failed."""
-    life = life_of(plugin)
-    answers: list[Any] = []
-    life.busy = True
-    plugin.status = step.during
-    try:
-        yield answers.append
-    finally:
-        life.busy = False
-        plugin.status = step.after if answers and answers[0] is not False else PluginStatus.ERROR
-        life.started_s = monotonic() if plugin.status is PluginStatus.ACTIVE else None
-
-
-def _following(method: Callable[..., Any], step: _Step) -> Callable[..., Any]:
-    """The method, plain or `async` as it was, with `status` kept around it."""
-    if is_async_function(method):
-
-        async def follow_async(self: BasePlugin, *args: Any, **kwargs: Any) -> Any:
-            if life_of(self).busy:
-                return await method(self, *args, **kwargs)
-            with _followed(self, step) as note:
-                answer = await method(self, *args, **kwargs)
-                note(answer)
-                return answer
-
-        follow = follow_async
-    else:
-
-        def follow_plain(self: BasePlugin, *args: Any, **kwargs: Any) -> Any:
-            if life_of(self).busy:
-                return method(self, *args, **kwargs)
-            with _followed(self, step) as note:
-                answer = method(self, *args, **kwargs)
-                note(answer)
-                return answer
-
-        follow = follow_plain
-    setattr(follow, _FOLLOWED, True)
-    return wraps(method)(follow)

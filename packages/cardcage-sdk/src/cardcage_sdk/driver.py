@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from cardcage_sdk.context import LinkedContext, PluginContext
+from cardcage_sdk.context import LinkedContext, PluginContext, current_call
 from cardcage_sdk.describe import endpoint_facts
 from cardcage_sdk.endpoints import Endpoints, endpoints_of
 from cardcage_sdk.entrypoint import EntryPoint, Style, style_of
@@ -125,6 +125,7 @@ class Driver:
         """Run one function of a hook; None means that the context stays as it is."""
         for mark, endpoint in self.endpoints.hooks:
             if mark.name == name and endpoint.name == method:
+                _note_running(f'hook "{name}" in {endpoint.label}')
                 return await finished(endpoint.call_with_context(context))
         offered = [f"{mark.name}:{each.name}" for mark, each in self.endpoints.hooks]
         raise InvalidArguments(
@@ -148,6 +149,7 @@ class Driver:
                 found=name,
             )
         endpoint = entry[1]
+        _note_running(endpoint.label)
         args, named = endpoint.signature.bind(arguments, decode)
         value = endpoint.function(*args, **named)
         if hasattr(value, "__anext__"):
@@ -213,6 +215,7 @@ class Driver:
 
     async def _run(self, name: str, *args: Any) -> Any:
         method = self._lifecycle_method(name)
+        _note_running(f'method "{name}"')
         return None if method is None else await finished(method(*args))
 
 
@@ -292,6 +295,13 @@ def plain_metadata(metadata: Any) -> dict[str, Any] | None:
         return None
     plain: dict[str, Any] = msgspec.to_builtins(metadata)
     return {key: value for key, value in plain.items() if value is not None}
+
+
+def _note_running(label: str) -> None:
+    """Let an error of the current call name the plugin's function rather than the reserved method."""
+    call = current_call()
+    if call is not None:
+        call.label = label
 
 
 async def finished(value: Any) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from cardcage.broker.providers import PluginInfo
 from cardcage.foundation.errors import Misuse, Refused
@@ -63,7 +63,9 @@ class ServiceTable:
         return await answer if inspect.isawaitable(answer) else answer
 
     def _run(self, service: Service, caller: PluginInfo, args: Any) -> Any:
-        positional, named = ((), args) if isinstance(args, dict) else (tuple(args or ()), {})
+        by_name = isinstance(args, dict)
+        positional: tuple[Any, ...] = () if by_name else tuple(args or ())
+        named: dict[str, Any] = cast(dict[str, Any], args) if by_name else {}
         try:
             inspect.signature(service.handler).bind(caller, *positional, **named)
         except TypeError as error:

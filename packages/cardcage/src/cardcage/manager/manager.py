@@ -111,6 +111,7 @@ class PluginManager:
         self._instances: dict[str, Instance] = {}
         self._busy: dict[str, asyncio.Lock] = {}
         self._cache = MemoryCache()
+        self._health_checks: asyncio.Task[None] | None = None
         self._problems: dict[str, Problem] = {}
         self._found: set[str] = set()
         self._services = ServiceTable()
@@ -126,6 +127,8 @@ class PluginManager:
                 await self.discover_plugins()
             if self._auto_start:
                 await self._start_enabled()
+            if self._settings.health_check_interval_s is not None:
+                self._health_checks = asyncio.create_task(self._check_health(self._settings.health_check_interval_s))
         except BaseException:
             await self.stop()
             raise
@@ -138,6 +141,10 @@ class PluginManager:
 
     async def stop(self) -> None:
         """Stop every plugin, dependents before what they depend on, and let go of everything. Harmless twice."""
+        if self._health_checks is not None:
+            self._health_checks.cancel()
+            await asyncio.gather(self._health_checks, return_exceptions=True)
+            self._health_checks = None
         for group in self._stop_order():
             await asyncio.gather(*(instance.aclose() for instance in group), return_exceptions=True)
         self._instances.clear()
@@ -546,8 +553,8 @@ class PluginManager:
                 return old
             plugin = self._installed(record.plugin)
             store = self._opened_store()
-            if store.instance(record.id) is None or os.geteuid() == 0:
-                store.commit(PutInstance(record=record))  # gives the instance its user id
+            if record.uid is None:  # it was never remembered: the store gives it its user id
+                store.commit(PutInstance(record=record))
                 record = store.instance(record.id) or record
             blueprint = await asyncio.to_thread(self._blueprint, plugin, record)
             if old is not None:
@@ -609,6 +616,15 @@ class PluginManager:
             except CardcageError as error:
                 failed.add(name)
                 self._problem(name, error)
+
+    async def _check_health(self, interval_s: float) -> None:
+        """Ask every active instance how it is, each `interval_s` seconds; tell of those that are not well."""
+        while True:
+            await asyncio.sleep(interval_s)
+            active = [each for each in self._instances.values() if each.state is PluginState.ACTIVE]
+            for health in await asyncio.gather(*(each.health() for each in active)):
+                if not health.healthy:
+                    self._broker.publish("plugin.unhealthy", health.to_json())
 
     def _nodes(self) -> list[Node]:
         """What resolving has to know of every registered plugin, the operator's settings applied."""

@@ -60,6 +60,7 @@ class HostSettings:
     plugins: Mapping[str, PluginSettings] = field(default_factory=dict[str, PluginSettings])
     plugin_paths: tuple[Path, ...] = ()
     auto_load: bool = True
+    health_check_interval_s: float | None = None
 
     def of(self, plugin: str) -> PluginSettings:
         return self.plugins.get(plugin) or PluginSettings()
@@ -84,4 +85,5 @@ def read_settings(document: Mapping[str, Any] | None) -> HostSettings:
         },
         plugin_paths=tuple(Path(path).expanduser() for path in checked.get("plugin_paths", ())),
         auto_load=checked.get("auto_load", True),
+        health_check_interval_s=checked.get("health_check_interval"),
     )

@@ -373,7 +373,7 @@ class Instance:
     async def _recover(self) -> None:
         """Restart with back-off until the plugin stands again, is no longer wanted, or the policy gives up."""
         wanted = self._wanted
-        while self._wanted is not PluginState.UNLOADED and self.state is PluginState.ERROR:
+        while self._to_be_revived():
             now_s = self._clock.monotonic_s()
             step = next_step(
                 self.blueprint.policy.restart,
@@ -389,7 +389,7 @@ class Instance:
             self._history = self._history.with_restart(now_s + step.delay_s, self.blueprint.policy.restart)
             await asyncio.sleep(step.delay_s)
             async with self._lock:
-                if self._wanted is PluginState.UNLOADED or self.state is not PluginState.ERROR:
+                if not self._to_be_revived():
                     return
                 try:
                     await self._revive(wanted)
@@ -398,6 +398,9 @@ class Instance:
                 self.restarts += 1
                 self.logbook.note("info", f"restarted as process {self.pid}")
                 self._tell("plugin.restarted", pid=self.pid, restarts=self.restarts)
+
+    def _to_be_revived(self) -> bool:
+        return self._wanted is not PluginState.UNLOADED and self.state is PluginState.ERROR
 
     async def _revive(self, wanted: PluginState) -> None:
         for action in (Action.UNLOAD, Action.FINISH_UNLOAD, Action.LOAD):
