@@ -18,6 +18,7 @@ import msgspec
 from cardcage_sdk.decorators import marks_of
 from cardcage_sdk.faults import LoadFault, summary, traceback_text
 from cardcage_sdk.signature import plain_function
+from cardcage_sdk.sources import SourceLoader, import_from_sources
 
 _LISTED_MAX: Final = 20
 
@@ -116,6 +117,7 @@ def own_functions(module: ModuleType) -> dict[str, Callable[..., Any]]:
 
 def _import(entry: EntryPoint) -> ModuleType:
     package_dir = os.path.abspath(entry.package_dir or os.getcwd())
+    import_from_sources(package_dir)
     if package_dir not in sys.path:
         sys.path.insert(0, package_dir)
     name, path = _located(entry, package_dir)
@@ -158,10 +160,9 @@ def _located(entry: EntryPoint, package_dir: str) -> tuple[str, str | None]:
 
 
 def _import_file(name: str, path: str) -> ModuleType:
-    from importlib.machinery import SourceFileLoader
     from importlib.util import module_from_spec, spec_from_file_location
 
-    spec = spec_from_file_location(name, path, loader=SourceFileLoader(name, path))
+    spec = spec_from_file_location(name, path, loader=SourceLoader(name, path))
     assert spec is not None
     assert spec.loader is not None
     module = sys.modules[name] = module_from_spec(spec)
