@@ -53,7 +53,7 @@ class FakeHost:
         self.calls_seen: list[tuple[str, Any]] = []
         with theirs, (package / "stdout").open("wb") as out, (package / "stderr").open("wb") as err:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "cardcage_sdk.serve", "--fd", str(theirs.fileno())],
+                [sys.executable, "-P", "-m", "cardcage_sdk.serve", "--fd", str(theirs.fileno())],
                 cwd=package,
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,

@@ -155,7 +155,7 @@ class AsyncServer:
             return deadline_exceeded(method, started=True)
         if self._driver is not None and not isinstance(fault, InvalidArguments):
             self._driver.count_error()
-        return failure_of(fault, f'method "{method}"')
+        return failure_of(fault, job.current.label)
 
     async def _answer(self, job: Job) -> None:
         method = job.call.method
@@ -200,7 +200,7 @@ class AsyncServer:
                 try:
                     link.send(link.session.item(call_id, item))
                 except UnsendableValue as reason:
-                    what = f'an item of method "{job.call.method}"'
+                    what = f"an item of {job.current.label}"
                     link.refuse(job, invalid_result(what, item, reason.__cause__ or reason))
                     return
                 # A generator that never waits would keep cancels, credit and other calls from being seen.
@@ -215,7 +215,7 @@ class AsyncServer:
         try:
             self._link.answer(job, value)
         except UnsendableValue as reason:
-            self._link.refuse(job, invalid_result(f'method "{job.call.method}"', value, reason.__cause__ or reason))
+            self._link.refuse(job, invalid_result(job.current.label, value, reason.__cause__ or reason))
 
     async def _deliver(self, event: Event) -> None:
         if self._driver is None:

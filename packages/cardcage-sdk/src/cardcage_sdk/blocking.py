@@ -58,7 +58,7 @@ class BlockingServer:
         except Exception as fault:
             if self._driver is not None and not isinstance(fault, InvalidArguments):
                 self._driver.count_error()
-            self._link.refuse(job, failure_of(fault, f'method "{job.call.method}"'))
+            self._link.refuse(job, failure_of(fault, job.current.label))
         finally:
             set_current_call(None)
 
@@ -114,7 +114,7 @@ class BlockingServer:
         try:
             self._link.answer(job, value)
         except UnsendableValue as reason:
-            self._link.refuse(job, invalid_result(f'method "{job.call.method}"', value, reason.__cause__ or reason))
+            self._link.refuse(job, invalid_result(job.current.label, value, reason.__cause__ or reason))
 
     def _stream(self, job: Job, items: Iterator[Any]) -> None:
         """Send items while there is credit. Leaving by any way closes a generator, so that its `finally` blocks run."""
@@ -156,7 +156,7 @@ class BlockingServer:
         try:
             self._link.send(self._link.session.item(job.call.id, item))
         except UnsendableValue as reason:
-            return invalid_result(f'an item of method "{job.call.method}"', item, reason.__cause__ or reason)
+            return invalid_result(f"an item of {job.current.label}", item, reason.__cause__ or reason)
         return None
 
     def _deliver(self, event: Event) -> None:
@@ -204,7 +204,7 @@ def report_event_fault(link: Link, event: Event, fault: Exception) -> None:
 
 def leave_as_plugin_wishes(link: Link, job: Job | None, wish: BaseException) -> NoReturn:
     """Answer the call that ended the process, say goodbye with a code that names how, and go."""
-    where = f'method "{job.call.method}"' if job is not None else "an event handler"
+    where = job.current.label if job is not None else "an event handler"
     if job is not None and job.call.id in link.jobs:
         link.refuse(job, plugin_error(wish, where))
     if isinstance(wish, SystemExit):

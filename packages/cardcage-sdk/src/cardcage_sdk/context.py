@@ -207,7 +207,7 @@ class LinkedContext(PluginContext):
 class CurrentCall:
     """The call that is being answered: how long there is, and whether the answer is still wanted."""
 
-    __slots__ = ("_look", "cancelled_reason", "deadline_s", "meta", "method")
+    __slots__ = ("_look", "cancelled_reason", "deadline_s", "label", "meta", "method")
 
     def __init__(
         self,
@@ -217,6 +217,8 @@ class CurrentCall:
         look: Callable[[], None] | None = None,
     ) -> None:
         self.method = method
+        self.label = f'method "{method}"'
+        """What is running, as an error names it: of a hook or a tool, the function of the plugin's."""
         self.deadline_s = deadline_s
         self.meta = meta or {}
         self.cancelled_reason: str | None = None

@@ -67,9 +67,12 @@ def _tame_standard_streams() -> None:
 
 
 def main(arguments: list[str]) -> NoReturn:
-    """`python -m cardcage_sdk.serve --fd N`: serve the inherited socket N."""
+    """`python -P -m cardcage_sdk.serve --fd N`: serve the inherited socket N.
+
+    Without -P the working folder, which is the plugin's, comes before the standard library.
+    """
     if len(arguments) != 2 or arguments[0] != "--fd" or not arguments[1].isdecimal():
-        print("usage: python -m cardcage_sdk.serve --fd NUMBER", file=sys.stderr)
+        print("usage: python -P -m cardcage_sdk.serve --fd NUMBER", file=sys.stderr)
         print("Serves one plugin on the connected socket that it inherits under that number.", file=sys.stderr)
         sys.exit(EXIT_USAGE)
     import signal
