@@ -5,7 +5,7 @@ BIN := .venv/bin
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check format dist lock clean
+.PHONY: help setup test check bench format dist lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -23,6 +23,9 @@ check: setup ## ruff, pyright strict, the layers, and the documents against the 
 	@$(BIN)/pyright
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m pytest -q tests/docs
+
+bench: setup ## measure calls, starts, recovery and memory against plain processes; QUICK=1 takes fewer samples
+	@$(BIN)/python bench/run.py
 
 format: setup ## put every file into ruff's form, and fix what it can fix
 	@$(BIN)/ruff check --fix .

@@ -11,7 +11,7 @@ for each entry in ascending order of the bytes of its path:
 
 Owners, times, other mode bits and empty folders do not count, so that a copy, an archive and a checkout of the same
 release have the same digest. What `IGNORED_NAMES` and `IGNORED_SUFFIXES` name is left out: it appears by itself when a
-package is worked on. Nothing of it may be run, so the interpreter of a plugin is told not to use `__pycache__`; byte
+package is worked on. Nothing of it is run: plugins are imported from their sources, whatever `__pycache__` holds. Byte
 code that stands elsewhere could be imported, and counts.
 
 A package may be changed by someone else while it is read. Every folder and file is therefore opened beneath the one
