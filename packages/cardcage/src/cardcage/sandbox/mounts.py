@@ -242,7 +242,20 @@ def _walk(folder: str) -> Iterable[os.stat_result]:
                     pending.append(entry.path)
 
 
-def open_id_mapping(user: tuple[int, int], group: tuple[int, int]) -> int:
+def try_id_mapped_mount(folder: str, uid: int) -> str:
+    """Show `folder` to `uid` through an id mapping, in a mount namespace of this process's own. Needs root."""
+    call("unshare", 0x00020000)
+    detach_from_host()
+    found = os.stat(folder)
+    mapping = open_id_mapping((found.st_uid, uid), (found.st_gid, uid), proc="/proc")
+    tree = call("open_tree", _AT_FDCWD, folder.encode(), _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC)
+    data = struct.pack("QQQQ", _ATTR_IDMAP, 0, 0, mapping)
+    call("mount_setattr", tree, b"", _AT_EMPTY_PATH, data, len(data))
+    owner = os.fstat(tree).st_uid
+    return "" if owner == uid else f"the owner shows as {owner}"
+
+
+def open_id_mapping(user: tuple[int, int], group: tuple[int, int], *, proc: str = f"{ROOT}/proc") -> int:
     """A user namespace in which id `user[0]` of a file counts as `user[1]`, as a descriptor; groups likewise.
 
     Needs root. A child makes the namespace and waits, because only another process may write such a map.
@@ -263,7 +276,7 @@ def open_id_mapping(user: tuple[int, int], group: tuple[int, int]) -> int:
     try:
         if os.read(ready, 1) != b"1":
             raise OSError(1, "a user namespace for an id-mapped mount could not be made")
-        here = f"{ROOT}/proc/{child}"
+        here = f"{proc}/{child}"
         for name, (inside, outside) in (("uid_map", user), ("gid_map", group)):
             with open(f"{here}/{name}", "w", encoding="ascii") as file:
                 file.write(f"{inside} {outside} 1")

@@ -409,7 +409,8 @@ def _rlimits(limits: ResourceLimits) -> dict[str, int]:
         "MSGQUEUE": 0,
         "NICE": 0,
         "RTPRIO": 0,
-        "AS": limits.memory_bytes,
+        # Memory that is written to; address space would also count what an allocator merely reserves.
+        "DATA": limits.memory_bytes,
         "CPU": limits.cpu_time_s,
         "NPROC": limits.processes or PROCESSES,
     }

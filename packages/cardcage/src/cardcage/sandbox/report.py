@@ -141,12 +141,16 @@ class MachineReport:
         return _status_of(self.layers, name)
 
     def below(self, floor: Iterable[str]) -> tuple[Layer, ...]:
-        """The layers of `floor` that this machine does not enforce, each with its detail and hint."""
+        """The layers of `floor` that this machine does not enforce, each with its detail and hint.
+
+        An own uid is asked of root alone: an ordinary user has no other to give away, and its own is unprivileged.
+        """
         known = {str(layer.name): layer for layer in self.layers}
         return tuple(
             known.get(name, Layer(name=name, status=LayerStatus.UNAVAILABLE, detail="not examined"))
             for name in map(str, floor)
             if self.status(name) is not LayerStatus.ENFORCED
+            and not (name == LayerName.OWN_UID and self.mode is Mode.USER)
         )
 
     def to_json(self) -> dict[str, Any]:

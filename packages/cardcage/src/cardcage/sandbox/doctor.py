@@ -1,0 +1,296 @@
+"""What this machine can really enforce, found by doing: each layer is tried in a child that does it and looks.
+
+Nothing is concluded from version numbers. A child puts a whole plan's walls around itself, the way an instance does,
+and then tries what they should refuse. Where that start fails, the namespaces are tried one at a time, to name the
+culprit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Final, NoReturn, cast
+
+from cardcage.sandbox import cgroups, landlock, seccomp, syscalls
+from cardcage.sandbox.enter import CLONE_FLAGS, LayerRow, SetupError, Surroundings, Walls, die_with_parent
+from cardcage.sandbox.mode import detect_mode
+from cardcage.sandbox.mounts import try_id_mapped_mount
+from cardcage.sandbox.plan import PlanRequest, make_plan
+from cardcage.sandbox.python_layout import find_python_layout
+from cardcage.sandbox.report import Layer, LayerName, LayerStatus, MachineReport, Mode
+
+_PROBE_TIMEOUT_S: Final = 10.0
+_PROBE_UID: Final = 65_533
+"""Any unprivileged number will do: the child owns nothing and ends at once."""
+
+_HINTS: Final = {
+    LayerName.USER_NAMESPACE: "allow unprivileged user namespaces: sysctl user.max_user_namespaces=10000, "
+    "kernel.unprivileged_userns_clone=1 or kernel.apparmor_restrict_unprivileged_userns=0, as your system has them; "
+    "in a container, allow unshare in its seccomp profile",
+    LayerName.LANDLOCK_FILES: "boot with landlock in the lsm= list (Linux 5.13 or newer)",
+    LayerName.LANDLOCK_NETWORK: "Linux 6.7 or newer",
+    LayerName.LANDLOCK_SCOPES: "Linux 6.12 or newer",
+    LayerName.TIME_NAMESPACE: "Linux 5.6 or newer",
+    LayerName.PRIVATE_PROC: "in a container, run it with its /proc unmasked",
+    LayerName.CGROUP_LIMITS: "delegate a cgroup: systemd-run --user --scope -p Delegate=yes ...",
+}
+
+_NEEDS_LINUX: Final = "walls are made of Linux's namespaces, seccomp and Landlock"
+
+
+def examine() -> MachineReport:
+    """Try every layer. Takes some tens of milliseconds and leaves nothing behind."""
+    mode = detect_mode()
+    facts: dict[str, Any] = {"python": platform.python_version()}
+    if mode is Mode.NONE:
+        return _report(mode, _all_unavailable(), facts)
+    rows = _try_walls(mode)
+    layers = {name: _layer(name, status, detail) for name, status, detail in rows}
+    for layer in (_cgroup_layer(facts), _egress_layer()):
+        layers[str(layer.name)] = layer
+    facts["id_mapped_mounts"] = _id_mapped_mounts(mode)
+    facts["landlock_abi"] = landlock.abi()
+    return _report(mode, [layers[name] for name in LayerName if name in layers], facts)
+
+
+def _report(mode: Mode, layers: Iterable[Layer], facts: dict[str, Any]) -> MachineReport:
+    return MachineReport(
+        system=platform.system(),
+        kernel=platform.release(),
+        architecture=platform.machine(),
+        mode=mode,
+        uid=os.geteuid(),
+        gid=os.getegid(),
+        layers=tuple(layers),
+        landlock_abi=landlock.abi() if sys.platform == "linux" and syscalls.supported() else 0,
+        facts=facts,
+    )
+
+
+def _all_unavailable() -> list[Layer]:
+    if sys.platform != "linux":
+        why, hint = _NEEDS_LINUX, "run on Linux, or ask for isolation: unconfined, which walls nothing"
+    elif not syscalls.supported():
+        why, hint = f"system call numbers of {platform.machine()} are not known here", "x86_64 and aarch64 are"
+    else:
+        why, hint = "root without CAP_SYS_ADMIN", "run as an ordinary user, or give the container CAP_SYS_ADMIN"
+    return [Layer(name=name, status=LayerStatus.UNAVAILABLE, detail=why, hint=hint) for name in LayerName]
+
+
+def _layer(name: str, status: str, detail: str) -> Layer:
+    known = LayerStatus(status)
+    hint = "" if known is LayerStatus.ENFORCED else _HINTS.get(LayerName(name), "")
+    return Layer(name=name, status=known, detail=detail, hint=hint)
+
+
+def _egress_layer() -> Layer:
+    return Layer(name=LayerName.EGRESS, status=LayerStatus.OFF, detail="no address is reachable, granted or not")
+
+
+def _cgroup_layer(facts: dict[str, Any]) -> Layer:
+    """Whether groups of its own can be made here. They are not used yet, so the layer is never called enforced."""
+    found = cgroups.probe()
+    facts["cgroups"] = {group.controller: group.detail for group in found}
+    usable = [group.controller for group in found if group.usable]
+    if not usable:
+        return _layer(LayerName.CGROUP_LIMITS, LayerStatus.UNAVAILABLE, "no group can be made")
+    detail = f"groups can be made for {', '.join(usable)}; plugins are not put into any yet"
+    return Layer(name=LayerName.CGROUP_LIMITS, status=LayerStatus.UNAVAILABLE, detail=detail)
+
+
+def _id_mapped_mounts(mode: Mode) -> str:
+    if mode is not Mode.ROOT:
+        return "not needed: plugins run as this user"
+    with tempfile.TemporaryDirectory(prefix="cardcage-") as folder:
+        told = _in_child(lambda: try_id_mapped_mount(folder, _PROBE_UID))
+    return "enforced" if told == "" else f"unavailable: {told}"
+
+
+def _try_walls(mode: Mode) -> list[LayerRow]:
+    """The layers of a complete start, each corrected by what the walled child then really managed to do."""
+    with tempfile.TemporaryDirectory(prefix="cardcage-") as folder:
+        for name in ("package", "data", "temp"):
+            Path(folder, name).mkdir()
+        if mode is Mode.ROOT:
+            os.chown(Path(folder, "data"), _PROBE_UID, _PROBE_UID)
+        told: Any = _in_child(lambda: _walled(mode, Path(folder)), own_pid_namespace=mode)
+    if isinstance(told, list):
+        return [tuple(row) for row in cast("list[LayerRow]", told)]
+    return _explain(mode, str(told))
+
+
+def _walled(mode: Mode, folder: Path) -> list[LayerRow]:
+    machine = _report(mode, (), {})
+    request = PlanRequest(
+        plugin="doctor",
+        version="0",
+        instance="doctor",
+        package_dir=folder / "package",
+        data_dir=folder / "data",
+        temp_dir=folder / "temp",
+        python=find_python_layout(),
+        uid=_PROBE_UID if mode is Mode.ROOT else None,
+        floor=(),
+    )
+    surroundings = Surroundings(as_root=mode is Mode.ROOT)
+    surroundings.namespaces["pid"] = 0  # the parent's is out of sight from here; `_in_child` saw to a new one
+    layers: list[LayerRow] = [
+        ("descriptors", *_close_range_works()),
+        ("environment", "enforced", "the fork server is started with none"),
+    ]
+    walls = Walls(make_plan(request, machine), surroundings, layers=layers)
+    walls.put_up()
+    return [_confirm(row) for row in walls.layers]
+
+
+def _close_range_works() -> tuple[str, str]:
+    descriptor = os.open("/dev/null", os.O_RDONLY)
+    syscalls.call("close_range", descriptor, descriptor, 0)
+    try:
+        os.close(descriptor)
+    except OSError:
+        return "enforced", "closed before the walls go up"
+    return "unavailable", "close_range closes nothing"
+
+
+def _confirm(row: LayerRow) -> LayerRow:
+    """The row as it is, or corrected where what the layer forbids still works."""
+    name, status, _ = row
+    still_works = _FORBIDDEN.get(name)
+    if status == "enforced" and still_works is not None and _works(still_works):
+        return name, "unavailable", "it went on, and what it forbids still works"
+    return row
+
+
+def _works(attempt: Callable[[], object]) -> bool:
+    try:
+        attempt()
+    except OSError:
+        return False
+    return True
+
+
+def _read_host_file() -> None:
+    # A file that the mount namespace shows and that Landlock has no rule for.
+    os.listdir("/")
+
+
+_FORBIDDEN: Final[dict[str, Callable[[], object]]] = {
+    "pid_namespace": lambda: os.kill(os.getpid() + 1000, 0),
+    "mount_namespace": lambda: os.stat("/root/."),
+    "network_namespace": lambda: _connect_outside(),
+    "read_only_root": lambda: Path("/probe").write_text(""),
+    "private_proc": lambda: Path("/proc/sysrq-trigger").write_text(""),
+    "own_uid": lambda: os.setuid(0),
+    "capabilities": lambda: os.chroot("/tmp"),  # noqa: S108 -- the sandbox's own
+    "landlock_files": _read_host_file,
+    "system_call_filter": lambda: syscalls.call("unshare", CLONE_FLAGS["user"]),
+}
+
+
+def _connect_outside() -> None:
+    import socket
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.connect(("192.0.2.1", 9))  # documentation's own address: no packet leaves, only a route is looked for
+
+
+def _explain(mode: Mode, failure: str) -> list[LayerRow]:
+    """Why the walls as a whole failed, namespace by namespace."""
+    rows: list[LayerRow] = []
+    base = 0 if mode is Mode.ROOT else CLONE_FLAGS["user"]
+    for name, flag in CLONE_FLAGS.items():
+        told = _in_child(lambda flag=flag: _unshare(base | flag))
+        rows.append((f"{name}_namespace", "enforced" if told == "" else "unavailable", str(told)))
+    told = _in_child(lambda: _install_filter())
+    rows.append(("system_call_filter", "enforced" if told == "" else "unavailable", str(told)))
+    abi = landlock.abi()
+    rows.append(("landlock_files", "best-effort" if abi else "unavailable", f"ABI {abi}" if abi else "off"))
+    done = {name for name, _, _ in rows}
+    others = [name for name in LayerName if name not in done | {LayerName.CGROUP_LIMITS, LayerName.EGRESS}]
+    rows += [(name, "unavailable", f"the walls as a whole could not be put up: {failure}") for name in others]
+    return rows
+
+
+def _unshare(flags: int) -> str:
+    syscalls.call("unshare", flags)
+    return ""
+
+
+def _install_filter() -> str:
+    from cardcage.sandbox import capabilities
+
+    capabilities.no_new_privileges()
+    seccomp.install(seccomp.assemble(execute=False))
+    return "the filter was taken and refuses nothing" if _works(lambda: os.chroot("/")) else ""
+
+
+def _in_child(act: Callable[[], Any], *, own_pid_namespace: Mode | None = None) -> Any:
+    """What `act` returns in a forked child, through JSON; where it failed, the failure as text."""
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(read_end)
+        _tell(write_end, act, own_pid_namespace)
+    os.close(write_end)
+    try:
+        return json.loads(_read_all(read_end, child) or '"the child ended without a word"')
+    finally:
+        os.close(read_end)
+        os.waitpid(child, 0)
+
+
+def _tell(answer: int, act: Callable[[], Any], own_pid_namespace: Mode | None) -> NoReturn:
+    try:
+        die_with_parent()
+        if own_pid_namespace is not None:
+            _become_first_process(own_pid_namespace)
+        told = act()
+    except SetupError as error:
+        told = str(error)
+    except OSError as error:
+        told = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+    except BaseException as error:
+        told = f"{type(error).__name__}: {error}"
+    try:
+        os.write(answer, json.dumps(told).encode())
+    finally:
+        os._exit(0)
+
+
+def _become_first_process(mode: Mode) -> None:
+    """Go on as the first process of a new pid namespace; the process from before waits for the end of it."""
+    uid, gid = os.getuid(), os.getgid()
+    syscalls.call("unshare", CLONE_FLAGS["pid"] | (0 if mode is Mode.ROOT else CLONE_FLAGS["user"]))
+    if mode is not Mode.ROOT:
+        for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+            Path(f"/proc/self/{name}").write_text(text, encoding="ascii")
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        os._exit(0)
+    die_with_parent()
+
+
+def _read_all(descriptor: int, child: int) -> bytes:
+    """All that the child writes, or nothing where it takes too long; then it is killed."""
+    import select
+
+    deadline = time.monotonic() + _PROBE_TIMEOUT_S
+    parts: list[bytes] = []
+    while (left := deadline - time.monotonic()) > 0:
+        if not select.select([descriptor], [], [], left)[0]:
+            break
+        part = os.read(descriptor, 65536)
+        if not part:
+            return b"".join(parts)
+        parts.append(part)
+    os.kill(child, signal.SIGKILL)
+    return b""
