@@ -179,7 +179,7 @@ class Reader:
                 ledger.correct(position, name, "missing_value", message)
 
     def _note_currencies(self, ledger: RowLedger, values: Column) -> None:
-        for value in set(values) - self.currencies - {None}:
+        for value in sorted(set(values) - self.currencies - {None}, key=values.index):
             assert value is not None
             if self.currencies:
                 known = ", ".join(sorted(self.currencies))

@@ -77,7 +77,7 @@ class CloudResource(Struct, frozen=True, kw_only=True, omit_defaults=True):
         def __init__(
             self,
             *,
-            id: str,  # noqa: A002 - the documents' name
+            id: str,  # noqa: A002 - every provider calls it so
             name: str = "",
             provider: str = "",
             resource_type: str = "",
