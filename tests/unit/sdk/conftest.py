@@ -61,7 +61,7 @@ class FakeHost:
                 stderr=err,
             )
 
-    def later(self) -> Any:
+    def later(self, *_: Any) -> Any:
         """A service that is not answered."""
         return self.later
 

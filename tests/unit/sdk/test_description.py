@@ -156,7 +156,7 @@ def test_a_hooks_context_has_attributes_unless_a_type_is_declared(start_plugin: 
         "note": "seen",
     }
     assert host.ask("cardcage.hook", "shape", "shape_hook", context) == 0.5
-    nested = {"inner": {}, "items_seen": [{"id": "i-1"}]}
+    nested: dict[str, object] = {"inner": {}, "items_seen": [{"id": "i-1"}]}
     assert host.ask("cardcage.hook", "untyped", "untyped_hook", nested)["inner"] == {"added": "i-1"}
     assert host.ask("cardcage.hook", "without", "hook_without_context", context) is None
 

@@ -212,7 +212,7 @@ def test_errors_and_timeouts_of_host_calls_reach_the_plugin(start_plugin: StartP
     host = start_plugin(CONCURRENT)
     host.load("Concurrent")
     assert host.ask("ask_host") == "method_not_found"
-    host.services["host.ask"] = lambda number: host.later()
+    host.services["host.ask"] = host.later
     assert host.ask("ask_host", 0.05) == "the host did not answer host.ask within 0.05 s"
     call_id = host.call("ask_host")
     host.wait_until(lambda: len(host.calls_seen) == 3 or None)

@@ -512,8 +512,14 @@ CALLER = """
 
 def test_the_host_is_called_by_name_or_by_attributes(start_plugin: StartPlugin) -> None:
     host = start_plugin(CALLER)
-    host.services["finops.alerts.trigger"] = lambda name, amount: f"{name} of {amount}"
-    host.services["store.put"] = lambda key, value: [key, value]
+
+    def trigger(name: str, amount: int) -> str:
+        return f"{name} of {amount}"
+
+    def put(key: str, value: int) -> list[object]:
+        return [key, value]
+
+    host.services |= {"finops.alerts.trigger": trigger, "store.put": put}
     host.load("Caller")
     assert host.ask("spike", 3) == "Spike of 3"
     assert host.ask("named") == ["a", 1]

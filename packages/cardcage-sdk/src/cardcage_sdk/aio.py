@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator, Mapping, Sequence
-from types import GeneratorType
 from typing import Any, NoReturn
 
 from cardcage_sdk.blocking import (
@@ -21,7 +20,7 @@ from cardcage_sdk.entrypoint import EntryPoint
 from cardcage_sdk.faults import Failure, cancelled, deadline_exceeded, failure_of, invalid_result
 from cardcage_sdk.link import SUBSCRIBE, Job, Link
 from cardcage_sdk.reserved import RESERVED, decoded
-from cardcage_sdk.signature import InvalidArguments
+from cardcage_sdk.signature import InvalidArguments, is_generator
 from cardcage_sdk.wire import Event, UnsendableValue
 
 
@@ -174,7 +173,7 @@ class AsyncServer:
             self._link.refuse(job, unknown_method(driver, method))
 
     async def _deliver_value(self, job: Job, endpoint: Endpoint, value: Any) -> None:
-        if not isinstance(value, GeneratorType):  # of all awaitables these alone are streams
+        if not is_generator(value):  # of all awaitables these alone are streams
             value = await finished(value)
         if hasattr(value, "__anext__"):
             if job.call.credit:

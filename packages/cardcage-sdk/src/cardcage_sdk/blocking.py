@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from time import monotonic
-from types import GeneratorType
 from typing import Any, Final, NoReturn
 
 from cardcage_sdk.context import LinkedContext, set_current_call, set_current_context
@@ -15,7 +14,7 @@ from cardcage_sdk.entrypoint import EntryPoint, find_plugin
 from cardcage_sdk.faults import Failure, cancelled, deadline_exceeded, failure_of, invalid_result, plugin_error, summary
 from cardcage_sdk.link import Job, Link
 from cardcage_sdk.reserved import LOAD, RESERVED, decoded, load_request
-from cardcage_sdk.signature import InvalidArguments
+from cardcage_sdk.signature import InvalidArguments, is_generator
 from cardcage_sdk.wire import Event, UnsendableValue
 
 QUICK_S: Final = 0.000_5
@@ -176,7 +175,7 @@ def is_stream_value(endpoint: Endpoint, value: Any) -> bool:
 
     Other iterators are not: an open file is one, and its lines are seldom what was meant.
     """
-    return isinstance(value, GeneratorType) or (endpoint.is_stream and hasattr(value, "__iter__"))
+    return is_generator(value) or (endpoint.is_stream and hasattr(value, "__iter__"))
 
 
 def not_loaded(method: str) -> Failure:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from fnmatch import fnmatchcase
 from time import monotonic
-from types import GeneratorType
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -20,7 +19,7 @@ from cardcage_sdk.endpoints import Endpoints, endpoints_of
 from cardcage_sdk.entrypoint import EntryPoint, Style, style_of
 from cardcage_sdk.faults import LoadFault, summary
 from cardcage_sdk.memory import resident_bytes
-from cardcage_sdk.signature import Decode, InvalidArguments, is_async_function, signature_of
+from cardcage_sdk.signature import Decode, InvalidArguments, is_async_function, is_generator, signature_of
 from cardcage_sdk.status import PluginStatus
 
 T = TypeVar("T")
@@ -154,8 +153,8 @@ class Driver:
         value = endpoint.function(*args, **named)
         if hasattr(value, "__anext__"):
             return [item async for item in value]
-        if isinstance(value, GeneratorType):
-            return list(value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+        if is_generator(value):
+            return list(value)
         return await finished(value)
 
     # Description

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import CodeType, FunctionType
+from types import CodeType, FunctionType, GeneratorType
 from typing import Any, Final, NamedTuple, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -209,6 +209,11 @@ def is_stream_function(function: Any) -> bool:
     declared = plain.__annotations__.get("return")
     text = declared if isinstance(declared, str) else str(getattr(declared, "__name__", declared))
     return text.partition("[")[0].rpartition(".")[2].strip() in _STREAM_NAMES
+
+
+def is_generator(value: Any) -> bool:
+    """Whether a value is a running generator, of the plain kind."""
+    return isinstance(value, GeneratorType)
 
 
 def is_convertible(hint: Any) -> bool:
