@@ -49,7 +49,7 @@ from cardcage_finops.pipeline.crew import Crew, Member
 from cardcage_finops.pipeline.grants import capability_grants, fitted_config
 from cardcage_finops.pipeline.ledger import AMOUNT_COLUMNS, KEY_COLUMNS, RESOURCE_COLUMNS, Ledger
 from cardcage_finops.pipeline.message import notification
-from cardcage_finops.pipeline.request import AnalysisRequest, NotifyTarget, file_sha256
+from cardcage_finops.pipeline.request import AnalysisRequest, NotifyTarget, file_sha256, make_target_file
 from cardcage_finops.pipeline.resources import cloud_resources, with_metrics
 from cardcage_finops.pipeline.result import Analysis, Bill, Notice, Recommendation
 from cardcage_finops.pipeline.series import analysis_context, service_account_costs
@@ -114,6 +114,8 @@ class _Run:
     async def all(self) -> Analysis:
         started = time.monotonic()
         created = datetime.now(UTC)
+        for target in self.request.notify:
+            await asyncio.to_thread(make_target_file, target)
         bill = await self.read_bill()
         context = await asyncio.to_thread(analysis_context, self.ledger)
         context = replace(context, anomalies=await self.detect())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -91,6 +92,26 @@ def file_sha256(path: Path) -> str:
         while chunk := stream.read(_HASH_CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def make_target_file(target: NotifyTarget) -> None:
+    """Make the file of a `file` target where it is missing: a plugin is granted that one file, not its folder.
+
+    Raises `Misuse` where it can't be.
+    """
+    if target.kind != "file":
+        return
+    path = Path(target.value)
+    try:
+        path.touch(mode=0o600, exist_ok=True)
+        if not path.is_file():
+            raise IsADirectoryError(errno.EISDIR, "it is no file", target.value)
+    except OSError as error:
+        raise Misuse(
+            f"messages cannot be written to {target.value}: {error.strerror}",
+            code="target_unwritable",
+            hint="name a file in a folder that is there: --notify file:PATH",
+        ) from error
 
 
 def parse_target(text: str) -> NotifyTarget:
