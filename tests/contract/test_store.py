@@ -182,6 +182,25 @@ def test_one_impossible_change_leaves_nothing_of_its_commit(store: Store, change
     assert (store.plugins(), store.instances(), dict(store.settings())) == before
 
 
+def test_a_record_does_not_change_when_the_callers_config_does(store: Store) -> None:
+    config: dict[str, object] = {"tones": ["kind"]}
+    store.commit(PutPlugin(plugin=plugin()), PutInstance(record=replace(instance(), config=config)))
+    config["tones"] = []
+    found = store.instance(instance_id("polite"))
+    assert found is not None
+    assert found.config == {"tones": ["kind"]}
+
+
+@pytest.mark.parametrize("value", [{"x": object()}, {"x": {1, 2}}, {"x": float("nan")}, {("a", "b"): 1}])
+def test_what_is_not_plain_data_is_refused_by_name_and_leaves_nothing(store: Store, value: dict[str, object]) -> None:
+    with pytest.raises(Misuse, match='the config of instance "polite"') as raised:
+        store.commit(PutPlugin(plugin=plugin()), PutInstance(record=replace(instance(), config=value)))
+    assert raised.value.code == "not_plain_data"
+    with pytest.raises(Misuse, match='the setting "colour"'):
+        store.commit(PutPlugin(plugin=plugin()), PutSetting(name="colour", value=value))
+    assert store.plugins() == ()
+
+
 def test_changes_of_one_commit_see_each_other_in_order(store: Store) -> None:
     store.commit(PutPlugin(plugin=plugin()), PutInstance(record=instance()), RemovePlugin(name="polite"))
     assert store.instances() == ()

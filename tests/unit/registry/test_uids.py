@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
-from cardcage.foundation.errors import Misuse
 from cardcage.registry import DEFAULT_UID_RANGE, UidRange, choose_uid_range, parse_uid_map
 
 
@@ -24,11 +21,9 @@ def test_the_largest_of_several_ranges_is_used() -> None:
     assert chosen.base + chosen.count - 1 in mapped[1]
 
 
-def test_a_machine_with_one_id_only_is_refused_with_what_to_do() -> None:
-    with pytest.raises(Misuse, match="maps only 1") as raised:
-        choose_uid_range(parse_uid_map("0 1000 1\n"))
-    assert raised.value.code == "uids_exhausted"
-    assert raised.value.hint
+def test_a_machine_without_room_keeps_the_default_and_leaves_the_refusal_to_the_start() -> None:
+    assert choose_uid_range(parse_uid_map("0 1000 1\n")) == DEFAULT_UID_RANGE
+    assert choose_uid_range(()) == DEFAULT_UID_RANGE
 
 
 def test_the_default_range_stays_where_no_tool_reads_a_negative_number() -> None:

@@ -34,29 +34,27 @@ ids that SSSD and FreeIPA derive for directory users (to 2,000,200,000), and bel
 with a sign."""
 
 
+NOBODY: Final = 65_534
+"""Whom the kernel shows where an id has no name; nobody's files are anybody's."""
+
+USEFUL_COUNT: Final = 1024
+"""Where fewer ids are mapped there is no room for instances beside the users that are there."""
+
+
 def choose_uid_range(mapped: Sequence[UidRange], wanted: UidRange = DEFAULT_UID_RANGE) -> UidRange:
     """`wanted` where this machine can use it; otherwise the upper half of the largest range that it can.
 
     A host in a container has only the ids that its user namespace maps (`mapped`, as in /proc/self/uid_map), often
-    65,536 of them. The upper half keeps clear of the container's own users.
+    65,536 of them. The upper half keeps clear of the container's own users. Where there is no room at all the answer is
+    `wanted` too: a start as another user fails then, and says why.
     """
     if any(wanted.base in each and wanted.base + wanted.count - 1 in each for each in mapped):
         return wanted
-    if not mapped:
+    largest = max(mapped, key=lambda each: each.count, default=None)
+    if largest is None or largest.count < USEFUL_COUNT:
         return wanted
-    largest = max(mapped, key=lambda each: each.count)
-    half = largest.count // 2
-    nobody = 65_534
-    base, end = largest.base + half, largest.base + largest.count
-    if base <= nobody < end:
-        end = nobody
-    if half == 0 or end <= base:
-        raise Misuse(
-            f"instances need user ids of their own, but this machine maps only {largest.count} (user ids {largest})",
-            code="uids_exhausted",
-            hint="give the container a larger range of user ids, or run the host as an ordinary user",
-        )
-    return UidRange(base=base, count=end - base)
+    base, end = largest.base + largest.count // 2, largest.base + largest.count
+    return UidRange(base=base, count=(NOBODY if base <= NOBODY < end else end) - base)
 
 
 def parse_uid_map(text: str) -> tuple[UidRange, ...]:

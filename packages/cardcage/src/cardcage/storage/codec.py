@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from sqlalchemy import RowMapping
 from cardcage.foundation.names import InstanceId
 from cardcage.manifest import Manifest
 from cardcage.registry.model import InstalledPlugin, InstanceRecord, RestartCount
+from cardcage.storage.plain import config_text, from_text
 
 
 def plugin_to_row(plugin: InstalledPlugin) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def plugin_to_row(plugin: InstalledPlugin) -> dict[str, Any]:
         "enabled": plugin.enabled,
         "priority": plugin.priority,
         "registered_at": plugin.registered_at,
-        "capabilities": _to_text(plugin.capabilities),
+        "capabilities": json.dumps(dict(plugin.capabilities)),
         "problem": plugin.problem,
     }
 
@@ -52,8 +52,8 @@ def instance_to_row(record: InstanceRecord) -> dict[str, Any]:
         "id": record.id,
         "plugin": record.plugin,
         "label": record.label,
-        "config": _to_text(record.config),
-        "grants": _to_text(record.grants),
+        "config": config_text(record.id, record.config),
+        "grants": json.dumps(record.grants),
         "desired": record.desired,
         "restart": record.restart,
     }
@@ -65,7 +65,7 @@ def instance_from_row(row: RowMapping) -> InstanceRecord:
         id=InstanceId(row["id"]),
         plugin=row["plugin"],
         label=row["label"],
-        config=json.loads(row["config"]),
+        config=from_text(row["config"]),
         grants=tuple(json.loads(row["grants"])),
         desired=row["desired"],
         restart=row["restart"],
@@ -76,17 +76,3 @@ def instance_from_row(row: RowMapping) -> InstanceRecord:
             last_reason=row["restarts_last_reason"],
         ),
     )
-
-
-def setting_to_text(value: Any) -> str:
-    """A setting's value as it is kept."""
-    return json.dumps(value)
-
-
-def setting_from_text(text: str) -> Any:
-    """The value that was kept."""
-    return json.loads(text)
-
-
-def _to_text(value: Mapping[str, Any] | tuple[str, ...]) -> str:
-    return json.dumps(value, sort_keys=True)

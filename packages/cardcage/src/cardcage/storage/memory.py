@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -21,8 +20,10 @@ from cardcage.registry.model import (
     RemovePlugin,
     RestartCount,
 )
-from cardcage.registry.uids import DEFAULT_UID_RANGE, UidRange, next_uid
+from cardcage.registry.uids import UidRange, next_uid
 from cardcage.storage.faults import instance_exists, instance_unknown, plugin_unknown
+from cardcage.storage.plain import config_text, from_text, setting_text
+from cardcage.storage.uidmap import uid_range_here
 
 
 @dataclass(slots=True)
@@ -39,8 +40,8 @@ class _Contents:
 class MemoryStore:
     """A `Store` in memory. Closing it forgets everything."""
 
-    def __init__(self, *, uid_range: UidRange = DEFAULT_UID_RANGE) -> None:
-        self._uid_range = uid_range
+    def __init__(self, *, uid_range: UidRange | None = None) -> None:
+        self._uid_range = uid_range or uid_range_here()
         self._lock = threading.Lock()
         self._contents = _Contents()
 
@@ -65,7 +66,7 @@ class MemoryStore:
 
     def settings(self) -> Mapping[str, Any]:
         """Every setting that was put, by name."""
-        return {name: json.loads(text) for name, text in sorted(self._contents.settings.items())}
+        return {name: from_text(text) for name, text in sorted(self._contents.settings.items())}
 
     def commit(self, *changes: Change) -> None:
         """Make all the changes, in their order, or none of them."""
@@ -103,7 +104,7 @@ def _apply(contents: _Contents, change: Change, uid_range: UidRange) -> None:
         case PutSetting(name=name, value=None):
             contents.settings.pop(name, None)
         case PutSetting(name=name, value=value):
-            contents.settings[name] = json.dumps(value)
+            contents.settings[name] = setting_text(name, value)
         case _:
             assert_never(change)
 
@@ -119,4 +120,5 @@ def _put_instance(contents: _Contents, record: InstanceRecord, only_new: bool, u
         given = [each for each in contents.uids.values() if each in uid_range]
         uid = contents.uids[record.id] = next_uid(uid_range, max(given, default=None))
     restarts = before.restarts if before else RestartCount()
-    contents.instances[record.id] = replace(record, uid=uid, restarts=restarts)
+    config = from_text(config_text(record.id, record.config))
+    contents.instances[record.id] = replace(record, config=config, uid=uid, restarts=restarts)

@@ -34,17 +34,17 @@ from cardcage.registry.model import (
     RemoveInstance,
     RemovePlugin,
 )
-from cardcage.registry.uids import DEFAULT_UID_RANGE, UidRange, next_uid
+from cardcage.registry.uids import UidRange, next_uid
 from cardcage.storage import schema
 from cardcage.storage.codec import (
     instance_from_row,
     instance_to_row,
     plugin_from_row,
     plugin_to_row,
-    setting_from_text,
-    setting_to_text,
 )
 from cardcage.storage.faults import instance_exists, instance_unknown, plugin_unknown
+from cardcage.storage.plain import from_text, setting_text
+from cardcage.storage.uidmap import uid_range_here
 
 BUSY_TIMEOUT_S: Final = 10.0
 """How long a commit waits for another process's. One takes milliseconds; only a stuck disk makes it this long."""
@@ -56,18 +56,19 @@ class SqlStore:
     """A `Store` in the SQLite file at this path (or `sqlite:///path`, or `:memory:`).
 
     Opening makes the file (mode 0600: configs may hold secrets) or brings an older one up to date. Raises `Misuse` with
-    code `store_unusable` where the file is damaged, is not a registry, or was made by a newer Cardcage.
+    code `store_unusable` where the file is damaged, is not a registry, or was made by a newer Cardcage. Instances get
+    their user ids from `uid_range`, by default one that this machine can use.
     """
 
     def __init__(
         self,
         url_or_path: str | os.PathLike[str],
         *,
-        uid_range: UidRange = DEFAULT_UID_RANGE,
+        uid_range: UidRange | None = None,
         busy_timeout_s: float = BUSY_TIMEOUT_S,
     ) -> None:
         self.where = _database_path(url_or_path)
-        self._uid_range = uid_range
+        self._uid_range = uid_range or uid_range_here()
         self._lock = threading.RLock()
         if self.where != IN_MEMORY:
             _make_private_file(Path(self.where))
@@ -117,7 +118,7 @@ class SqlStore:
         """Every setting that was put, by name."""
         with self._reading() as connection:
             rows = connection.execute(select(schema.settings).order_by(schema.settings.c.name)).all()
-        return {name: setting_from_text(text) for name, text in rows}
+        return {name: from_text(text) for name, text in rows}
 
     def commit(self, *changes: Change) -> None:
         """Make all the changes, in their order, or none of them."""
@@ -315,7 +316,7 @@ def _apply(connection: Connection, change: Change, uid_range: UidRange) -> None:
         case PutSetting(name=name, value=value):
             connection.execute(delete(schema.settings).where(schema.settings.c.name == name))
             if value is not None:
-                connection.execute(insert(schema.settings).values(name=name, value=setting_to_text(value)))
+                connection.execute(insert(schema.settings).values(name=name, value=setting_text(name, value)))
         case _:
             assert_never(change)
 
