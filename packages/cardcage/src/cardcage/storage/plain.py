@@ -14,7 +14,7 @@ def to_text(value: Any, what: str) -> str:
         return json.dumps(value, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise Misuse(
-            f"{what} cannot be kept: expected plain data (mappings with text keys, lists, texts, numbers, booleans, null), "
+            f"{what} cannot be kept: expected mappings with text keys, lists, texts, numbers, booleans and null, "
             f"found something else: {error}",
             code="not_plain_data",
         ) from error
