@@ -380,8 +380,13 @@ def _pid_of(pidfd: int) -> int:
 async def _hand_over_data(spec: LaunchSpec) -> None:
     """Give the data folder to the instance's uid, where it has one and does not own it yet."""
     uid = spec.plan.identity.outside_uid
-    if uid is not None and os.stat(spec.data_dir).st_uid != uid:
-        await asyncio.to_thread(_give, spec.data_dir, uid)
+    if uid is None:
+        return
+    try:
+        if os.stat(spec.data_dir).st_uid != uid:
+            await asyncio.to_thread(_give, spec.data_dir, uid)
+    except OSError as error:
+        raise _setup_failed(spec, f"its data folder {spec.data_dir}: {error.strerror}", errno=error.errno) from error
 
 
 def _give(folder: Path, uid: int) -> None:

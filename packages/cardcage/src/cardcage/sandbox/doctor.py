@@ -122,7 +122,7 @@ def _try_walls(mode: Mode) -> list[LayerRow]:
             os.chown(Path(folder, "data"), _PROBE_UID, _PROBE_UID)
         told: Any = _in_child(lambda: _walled(mode, Path(folder)), own_pid_namespace=mode)
     if isinstance(told, list):
-        return [tuple(row) for row in cast("list[LayerRow]", told)]
+        return [(name, status, detail) for name, status, detail in cast("list[LayerRow]", told)]
     return _explain(mode, str(told))
 
 

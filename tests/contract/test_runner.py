@@ -1,0 +1,393 @@
+"""What every runner promises, held against each of them with real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from cardcage.foundation.errors import Misuse, PluginFault
+from cardcage.foundation.names import InstanceId
+from cardcage.launch.runner import Exit, ExitReason, LaunchSpec, Process
+from cardcage.launch.unconfined import UnconfinedRunner
+from cardcage.launch.zygote import ZygoteRunner
+from cardcage.sandbox.doctor import examine
+from cardcage.sandbox.mode import detect_mode
+from cardcage.sandbox.plan import STRICT_FLOOR, PlanRequest, ResourceLimits, make_plan
+from cardcage.sandbox.python_layout import core_libraries, find_python_layout
+from cardcage.sandbox.report import LayerStatus, MachineReport, Mode
+
+CHILD = ("runner_child", Path(__file__).parent / "runner_child.py")
+TIMEOUT_S = 30.0
+
+AnyRunner = ZygoteRunner | UnconfinedRunner
+
+
+@pytest.fixture(scope="module")
+def machine() -> MachineReport:
+    return examine()
+
+
+@pytest.fixture(params=["process", "unconfined"])
+async def runner(request: pytest.FixtureRequest, machine: MachineReport) -> AsyncIterator[AnyRunner]:
+    if request.param == "unconfined":
+        async with UnconfinedRunner(main="runner_child:main") as unconfined:
+            yield unconfined
+        return
+    if machine.below(STRICT_FLOOR):
+        pytest.skip(f"walls cannot be put up here: {[layer.name for layer in machine.below(STRICT_FLOOR)]}")
+    async with ZygoteRunner(main="runner_child:main", libraries=(*core_libraries(), CHILD)) as walled:
+        yield walled
+
+
+@dataclass(slots=True)
+class Started:
+    """A started process and words with it."""
+
+    process: Process
+    runner: AnyRunner
+
+    async def read(self) -> str:
+        """One line, or nothing at the end."""
+        loop, received = asyncio.get_running_loop(), b""
+        async with asyncio.timeout(TIMEOUT_S):
+            while not received.endswith(b"\n"):
+                part = await loop.sock_recv(self.process.sock, 65536)
+                if not part:
+                    break
+                received += part
+        return received.decode().strip()
+
+    async def tell(self, line: str) -> None:
+        await asyncio.get_running_loop().sock_sendall(self.process.sock, f"{line}\n".encode())
+
+    async def ask(self, line: str) -> str:
+        await self.tell(line)
+        return await self.read()
+
+    async def wait(self) -> Exit:
+        async with asyncio.timeout(TIMEOUT_S):
+            return await self.runner.wait(self.process)
+
+    async def output(self, descriptor: int | None) -> str:
+        """All that the process wrote to the end of the pipe."""
+        assert descriptor is not None
+        return (await asyncio.to_thread(_read_to_end, descriptor)).decode()
+
+
+def _read_to_end(descriptor: int) -> bytes:
+    parts: list[bytes] = []
+    while part := os.read(descriptor, 65536):
+        parts.append(part)
+    return b"".join(parts)
+
+
+MakeSpec = Callable[..., LaunchSpec]
+Start = Callable[..., Awaitable[Started]]
+
+
+@pytest.fixture
+def make_spec(tmp_path: Path, runner: AnyRunner, machine: MachineReport) -> MakeSpec:
+    def make(instance: str = "parrot", *, limits: ResourceLimits | None = None, isolation: str = "") -> LaunchSpec:
+        folders = {name: tmp_path / instance / name for name in ("package", "data", "temp")}
+        for folder in folders.values():
+            folder.mkdir(parents=True, exist_ok=True)
+        request = PlanRequest(
+            plugin="parrot",
+            version="1.0.0",
+            instance=instance,
+            isolation=isolation or runner.name,
+            package_dir=folders["package"],
+            data_dir=folders["data"],
+            temp_dir=folders["temp"],
+            library_dirs=(*core_libraries(), CHILD),
+            python=find_python_layout(),
+            limits=limits or ResourceLimits(),
+            uid=61_000 + len(list(tmp_path.iterdir())) if detect_mode() is Mode.ROOT else None,
+        )
+        return LaunchSpec(
+            instance=InstanceId(instance),
+            plugin="parrot",
+            version="1.0.0",
+            plan=make_plan(request, machine),
+            package_dir=folders["package"],
+            data_dir=folders["data"],
+            temp_dir=folders["temp"],
+        )
+
+    return make
+
+
+@pytest.fixture
+async def start(runner: AnyRunner, make_spec: MakeSpec) -> AsyncIterator[Start]:
+    processes: list[Process] = []
+
+    async def begin(instance: str = "parrot", *, limits: ResourceLimits | None = None) -> Started:
+        process = await runner.start(make_spec(instance, limits=limits))
+        processes.append(process)
+        process.sock.setblocking(False)
+        started = Started(process, runner)
+        assert await started.read() == "hello"
+        return started
+
+    yield begin
+    for process in processes:
+        runner.kill(process)
+        await runner.wait(process)
+        process.sock.close()
+        for descriptor in (process.stdout, process.stderr):
+            if descriptor is not None:
+                os.close(descriptor)
+
+
+async def test_a_started_process_speaks_over_its_socket(start: Start) -> None:
+    parrot = await start()
+    assert await parrot.ask("echo Good day") == "Good day"
+
+
+async def test_the_pid_is_the_process_as_the_host_sees_it(start: Start) -> None:
+    parrot = await start()
+    os.kill(parrot.process.pid, 0)
+    os.kill(parrot.process.pid, signal.SIGKILL)
+    assert (await parrot.wait()).signal == signal.SIGKILL
+
+
+async def test_what_it_prints_arrives_on_its_pipes(start: Start) -> None:
+    parrot = await start()
+    assert await parrot.ask("say polly") == "said"
+    parrot.process.sock.shutdown(socket.SHUT_RDWR)
+    assert await parrot.output(parrot.process.stdout) == "polly\n"
+    assert await parrot.output(parrot.process.stderr) == "POLLY\n"
+
+
+async def test_leaving_with_status_zero_is_a_stop(start: Start) -> None:
+    parrot = await start()
+    await parrot.tell("leave 0")
+    assert await parrot.wait() == Exit(reason=ExitReason.STOPPED, code=0, detail="left with status 0")
+
+
+async def test_the_end_of_the_wire_ends_the_process(start: Start) -> None:
+    parrot = await start()
+    parrot.process.sock.shutdown(socket.SHUT_RDWR)
+    assert (await parrot.wait()).reason is ExitReason.STOPPED
+
+
+async def test_leaving_with_another_status_is_a_crash_with_that_status(start: Start) -> None:
+    parrot = await start()
+    await parrot.tell("leave 7")
+    ended = await parrot.wait()
+    assert (ended.reason, ended.code, ended.signal) == (ExitReason.CRASHED, 7, None)
+
+
+async def test_an_exception_is_a_crash_with_its_traceback_on_stderr(start: Start) -> None:
+    parrot = await start()
+    await parrot.tell("fail deliberately")
+    assert (await parrot.wait()).reason is ExitReason.CRASHED
+    assert "RuntimeError: deliberately" in await parrot.output(parrot.process.stderr)
+
+
+@pytest.mark.parametrize("name", ["SIGABRT", "SIGSEGV"])
+async def test_a_signal_of_its_own_making_is_a_crash(start: Start, name: str) -> None:
+    parrot = await start()
+    await parrot.tell("fault" if name == "SIGSEGV" else f"signal {name}")
+    ended = await parrot.wait()
+    assert (ended.reason, ended.code, ended.signal) == (ExitReason.CRASHED, None, signal.Signals[name])
+
+
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM"])
+async def test_a_signal_that_neither_host_nor_limit_sent_is_a_kill(start: Start, name: str) -> None:
+    parrot = await start()
+    await parrot.tell(f"signal {name}")
+    ended = await parrot.wait()
+    assert (ended.reason, ended.signal) == (ExitReason.KILLED, signal.Signals[name])
+
+
+async def test_a_kill_by_the_host_is_a_stop(start: Start, runner: AnyRunner) -> None:
+    parrot = await start()
+    runner.kill(parrot.process)
+    ended = await parrot.wait()
+    assert (ended.reason, ended.signal) == (ExitReason.STOPPED, signal.SIGKILL)
+
+
+async def test_a_kill_after_the_end_is_harmless_and_changes_nothing(start: Start, runner: AnyRunner) -> None:
+    parrot = await start()
+    await parrot.tell("leave 3")
+    before = await parrot.wait()
+    runner.kill(parrot.process)
+    assert await parrot.wait() == before
+
+
+async def test_the_end_can_be_waited_for_by_many_and_a_cancelled_wait_ends_nothing(
+    start: Start, runner: AnyRunner
+) -> None:
+    parrot = await start()
+    impatient = asyncio.create_task(runner.wait(parrot.process))
+    await asyncio.sleep(0)
+    impatient.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await impatient
+    assert await parrot.ask("echo still here") == "still here"
+    await parrot.tell("leave 0")
+    first, second = await asyncio.gather(parrot.wait(), parrot.wait())
+    assert first == second
+
+
+async def test_what_it_leaves_behind_ends_with_it(start: Start, runner: AnyRunner) -> None:
+    parrot = await start()
+    assert await parrot.ask("daemonise") == "left one behind"
+    runner.kill(parrot.process)
+    await parrot.wait()
+    assert await parrot.read() == "", "something still holds the wire"
+
+
+async def test_what_it_leaves_behind_ends_with_it_when_it_leaves_by_itself(start: Start) -> None:
+    parrot = await start()
+    assert await parrot.ask("daemonise") == "left one behind"
+    await parrot.tell("leave 0")
+    await parrot.wait()
+    assert await parrot.read() == "", "something still holds the wire"
+
+
+async def test_it_holds_its_streams_and_its_wire_and_no_other_descriptor(start: Start, tmp_path: Path) -> None:
+    with (tmp_path / "secret").open("w") as secret:
+        os.set_inheritable(secret.fileno(), True)
+        parrot = await start()
+        assert len((await parrot.ask("descriptors")).split()) == 4
+
+
+async def test_it_sees_nothing_of_the_hosts_environment(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CARDCAGE_TEST_SECRET", "hunter2")
+    monkeypatch.setenv("LD_PRELOAD_TEST", "/evil.so")
+    parrot = await start()
+    environment = await parrot.ask("environment")
+    assert "HOME" in environment
+    assert "CARDCAGE_TEST_SECRET" not in environment
+    assert "LD_PRELOAD" not in environment
+
+
+async def test_it_can_import_its_libraries_and_not_what_lies_beside_them(start: Start) -> None:
+    parrot = await start()
+    assert await parrot.ask("imports msgspec.json") == "imported"
+    assert await parrot.ask("imports json.tool") == "imported"
+    assert await parrot.ask("imports pytest") == "ModuleNotFoundError"
+    assert await parrot.ask("imports cardcage") == "ModuleNotFoundError"
+
+
+async def test_many_start_at_once(start: Start) -> None:
+    parrots = await asyncio.gather(*(start(f"parrot-{number}") for number in range(12)))
+    answers = await asyncio.gather(*(parrot.ask(f"echo {n}") for n, parrot in enumerate(parrots)))
+    assert answers == [str(number) for number in range(12)]
+    assert len({parrot.process.pid for parrot in parrots}) == 12
+
+
+async def test_a_cancelled_start_leaves_no_process(runner: AnyRunner, make_spec: MakeSpec) -> None:
+    _adopt_orphans()
+    warm = await runner.start(make_spec("warm"))
+    before = _descendants()
+    for turns in range(12):
+        starting = asyncio.create_task(runner.start(make_spec("hasty")))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        starting.cancel()
+        try:
+            process = await starting
+        except asyncio.CancelledError:
+            continue
+        runner.kill(process)
+        await runner.wait(process)
+        _close(process)
+    assert _descendants() == before
+    runner.kill(warm)
+    await runner.wait(warm)
+    _close(warm)
+
+
+async def test_starting_and_ending_leaks_no_descriptor(runner: AnyRunner, make_spec: MakeSpec) -> None:
+    async def once() -> None:
+        process = await runner.start(make_spec())
+        runner.kill(process)
+        await runner.wait(process)
+        _close(process)
+
+    await once()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        await once()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_closing_the_runner_ends_everything(runner: AnyRunner, make_spec: MakeSpec) -> None:
+    _adopt_orphans()
+    before = _descendants()
+    processes = [await runner.start(make_spec(f"parrot-{number}")) for number in range(3)]
+    waiting = [asyncio.create_task(runner.wait(process)) for process in processes]
+    await runner.aclose()
+    ends = await asyncio.gather(*waiting)
+    assert {end.reason for end in ends} == {ExitReason.STOPPED}
+    assert _descendants() <= before
+    for process in processes:
+        _close(process)
+
+
+async def test_a_plan_of_another_kind_is_misuse(runner: AnyRunner, make_spec: MakeSpec) -> None:
+    other = "unconfined" if runner.name == "process" else "process"
+    with pytest.raises(Misuse, match="parrot") as caught:
+        await runner.start(make_spec(isolation=other))
+    assert caught.value.code == "wrong_runner"
+
+
+async def test_a_start_that_cannot_be_is_the_plugins_fault_and_names_it(
+    runner: AnyRunner, make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    spec = make_spec("lost")
+    spec.data_dir.rmdir()
+    with pytest.raises(PluginFault, match="parrot") as caught:
+        await runner.start(spec)
+    assert caught.value.code == "setup_failed"
+    assert caught.value.fields["version"] == "1.0.0"
+
+
+async def test_the_report_says_what_holds(start: Start, runner: AnyRunner) -> None:
+    parrot = await start()
+    report = parrot.process.report
+    if runner.name == "unconfined":
+        assert {layer.status for layer in report.layers} == {LayerStatus.OFF}
+    else:
+        floor = [name for name in STRICT_FLOOR if name != "own_uid" or detect_mode() is Mode.ROOT]
+        assert report.below(floor) == ()
+
+
+def _close(process: Process) -> None:
+    process.sock.close()
+    for descriptor in (process.stdout, process.stderr):
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _adopt_orphans() -> None:
+    """Make processes that lose their parent this one's children, so that none is overlooked."""
+    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
+
+
+def _descendants() -> set[int]:
+    """Every living process that came of this one; the dead that nobody has asked after yet do not count."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if fields[0] not in "ZX":
+                parents[int(entry.name)] = int(fields[1])
+    found = {os.getpid()}
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found - {os.getpid()}
