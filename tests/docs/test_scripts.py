@@ -50,7 +50,7 @@ def test_an_ordinary_user_is_told_which_tests_will_be_skipped_and_why(project_ro
     tool(tmp_path / "bin", "id", "echo 1000")
     done = debian_packages(project_root, tmp_path / "bin")
     assert done.returncode == 0
-    assert "not installed, because that takes root and apt-get: chromium" in done.stderr
+    assert "not installed, because that takes root and apt-get: chromium chromium-driver" in done.stderr
     assert "chromium: opening the HTML report in a real browser" in done.stderr
 
 
@@ -58,9 +58,12 @@ def test_root_gets_what_is_missing_installed_and_no_more(project_root: Path, tmp
     tool(tmp_path / "bin", "id", "echo 0")
     tool(tmp_path / "bin", "apt-get", f'echo "$@" >>{tmp_path}/asked')
     assert debian_packages(project_root, tmp_path / "bin").returncode == 0
-    assert (tmp_path / "asked").read_text().splitlines()[-1].endswith("--no-install-recommends chromium")
+    assert (
+        (tmp_path / "asked").read_text().splitlines()[-1].endswith("--no-install-recommends chromium chromium-driver")
+    )
     (tmp_path / "asked").unlink()
-    tool(tmp_path / "bin", "chromium", "true")
+    for name in ("chromium", "chromedriver"):
+        tool(tmp_path / "bin", name, "true")
     done = debian_packages(project_root, tmp_path / "bin")
     assert (done.returncode, done.stderr, os.path.exists(tmp_path / "asked")) == (0, "", False)
 
