@@ -97,9 +97,20 @@ def test_require_raises_with_the_problems_of_those_asked_for() -> None:
 
 
 def test_a_stop_drags_along_what_needs_it_and_stops_that_first() -> None:
-    nodes = [node("log"), node("db", "log"), node("app", "db"), node("other"), node("off", "log", enabled=False)]
+    nodes = [node("log"), node("db", "log"), node("app", "db"), node("other")]
     assert dependents("log", nodes) == ("app", "db", "log")
     assert dependents("app", nodes) == ("app",)
+
+
+def test_a_stop_drags_along_what_was_disabled_while_it_ran() -> None:
+    nodes = [node("log", enabled=False), node("db", "log", enabled=False), node("app", "db")]
+    assert dependents("log", nodes) == ("app", "db", "log")
+
+
+def test_a_stop_leaves_nobody_out_even_in_a_circle() -> None:
+    nodes = [node("a", "b"), node("b", "a"), node("c", "b")]
+    assert dependents("a", nodes) == ("b", "c", "a")
+    assert dependents("unknown", nodes) == ("unknown",)
 
 
 def test_a_chain_of_ten_thousand_plugins_is_resolved() -> None:

@@ -54,7 +54,7 @@ class Resolution:
 
 
 def node_of(plugin: InstalledPlugin) -> Node:
-    """What resolving has to know of an installed plugin. `enabled` is false too where it has a problem of its own."""
+    """What resolving has to know of an installed plugin."""
     return Node(
         name=plugin.name,
         version=plugin.version,
@@ -84,9 +84,12 @@ def resolve(nodes: Iterable[Node]) -> Resolution:
 
 
 def dependents(name: str, nodes: Iterable[Node]) -> tuple[str, ...]:
-    """What a stop of `name` drags along, in the order in which to stop it: each before what it needs, `name` last."""
-    wanted = {node.name: node for node in nodes if node.enabled}
-    needed_by = _reversed_needs(wanted)
+    """What a stop of `name` drags along, in the order in which to stop it: each before what it needs, `name` last.
+
+    Disabled plugins count here: one that was disabled while it ran runs until it is stopped.
+    """
+    known = {node.name: node for node in nodes}
+    needed_by = _reversed_needs(known)
     reached = {name}
     waiting = [name]
     while waiting:
@@ -94,8 +97,9 @@ def dependents(name: str, nodes: Iterable[Node]) -> tuple[str, ...]:
             if dependent not in reached:
                 reached.add(dependent)
                 waiting.append(dependent)
-    order = _start_order({each: wanted[each] for each in reached if each in wanted})
-    return tuple(reversed(order))
+    first_to_last = _start_order({each: known[each] for each in reached if each in known})
+    circled = sorted(reached - {*first_to_last, name})
+    return (*circled, *(each for each in reversed(first_to_last) if each != name), name)
 
 
 def find_cycles(graph: Mapping[str, Sequence[str]]) -> tuple[tuple[str, ...], ...]:
