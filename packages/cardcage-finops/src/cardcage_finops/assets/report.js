@@ -188,10 +188,13 @@
       const detail = data.details[current];
       title.textContent = detail.label;
       const width = widthOf(holder), accent = colour("--accent"), bad = colour("--bad");
-      const marked = detail.marks;
-      const rows = (day) => [[accent, "spent", money(detail.values[day]) + " " + data.currency],
-        ...marked.filter((mark) => mark.day === day && mark.expected !== null).map((mark) => ["", "expected", money(mark.expected) + " " + data.currency])];
-      const flags = (day) => marked.filter((mark) => mark.day === day).map((mark) => mark.text);
+      const marks = detail.marks;
+      const on = (day) => marks.filter((mark) => mark.first <= day && day <= mark.last);
+      const rows = (day) => [
+        [accent, "spent", money(detail.values[day]) + " " + data.currency],
+        ...on(day).map((mark) => ["", "expected", money(mark.expected) + " " + data.currency]),
+      ];
+      const flags = (day) => on(day).map((mark) => mark.text);
       plot = new uPlot({
         width, height: 240, ms: 1e-3, tzDate: (at) => uPlot.tzDate(new Date(at * 1e3), "Etc/UTC"),
         legend: { show: false }, cursor: { drag: { x: true, y: false } }, padding: [22, 8, 0, 0],
@@ -203,17 +206,23 @@
         series: [{}, { label: "spent", stroke: accent, width: 2, fill: colour("--accent-soft"), points: { show: false } }],
         plugins: [tooltip(rows, flags), drawn(holder), { hooks: { draw: (self) => {
           const context = self.ctx, ratio = devicePixelRatio;
-          for (const mark of marked) {
-            const x = self.valToPos(data.days[mark.day], "x", true);
-            if (x < self.bbox.left || x > self.bbox.left + self.bbox.width) continue;
-            if (mark.expected !== null) {
-              const y = self.valToPos(mark.expected, "y", true);
-              context.strokeStyle = colour("--muted"); context.lineWidth = 2 * ratio; context.setLineDash([4 * ratio, 3 * ratio]);
-              context.beginPath(); context.moveTo(x - 14 * ratio, y); context.lineTo(x + 14 * ratio, y); context.stroke();
-              context.setLineDash([]);
-            }
-            triangle(context, x, self.valToPos(detail.values[mark.day], "y", true) - 3 * ratio, 5 * ratio, bad);
+          context.save();
+          context.beginPath(); context.rect(self.bbox.left, 0, self.bbox.width, self.bbox.top + self.bbox.height); context.clip();
+          for (const mark of marks) {
+            const left = self.valToPos(data.days[mark.first] - DAY_S / 2, "x", true);
+            const right = self.valToPos(data.days[mark.last] + DAY_S / 2, "x", true);
+            context.globalAlpha = 0.12; context.fillStyle = bad;
+            context.fillRect(left, self.bbox.top, right - left, self.bbox.height);
+            context.globalAlpha = 1;
+            const y = self.valToPos(mark.expected, "y", true);
+            context.strokeStyle = colour("--ink"); context.lineWidth = 2 * ratio; context.setLineDash([5 * ratio, 4 * ratio]);
+            context.beginPath(); context.moveTo(left, y); context.lineTo(right, y); context.stroke();
+            context.setLineDash([]);
+            const days = detail.values.slice(mark.first, mark.last + 1), peak = mark.first + days.indexOf(Math.max(...days));
+            const top = self.valToPos(detail.values[peak], "y", true);
+            triangle(context, self.valToPos(data.days[peak], "x", true), top - 3 * ratio, 5 * ratio, bad);
           }
+          context.restore();
         } } }],
       }, [data.days, detail.values], holder);
       holder.dataset.detail = String(current);

@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +24,7 @@ STREAM_TIMEOUT_S: Final = 6 * 3600.0
 @asynccontextmanager
 async def finops_manager(
     *, plugins: Sequence[Path] = (), grants: Mapping[str, Sequence[str]] | None = None, isolation: str = "process"
-) -> AsyncIterator[PluginManager]:
+) -> AsyncGenerator[PluginManager, None]:
     """A manager over the shipped plugins and the folders `plugins`, in a state folder that is gone afterwards.
 
     Nothing is started. The operator's own registry is neither read nor changed, so analyses can run side by side.
@@ -58,7 +58,7 @@ def parse_grants(texts: Sequence[str]) -> dict[str, list[str]]:
 
 
 @contextmanager
-def _loud() -> Iterator[None]:
+def _loud() -> Generator[None, None, None]:
     """Say that walls are off in a way that can't be missed."""
 
     def show(message: Warning | str, category: type[Warning], *rest: Any, **named: Any) -> None:

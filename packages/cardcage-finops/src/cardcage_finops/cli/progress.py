@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -27,7 +27,7 @@ class _Bar:
 
 
 @contextmanager
-def watching(*, wanted: bool) -> Iterator[Watcher]:
+def watching(*, wanted: bool) -> Generator[Watcher, None, None]:
     """A progress bar while the block runs; none where stderr is no terminal, or where it is not wanted."""
     if not wanted or not sys.stderr.isatty():
         yield Quiet()

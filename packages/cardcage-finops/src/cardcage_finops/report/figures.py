@@ -125,8 +125,7 @@ def _detail(analysis: Analysis, anomaly: CostAnomaly, index: dict[str, int]) -> 
         "label": scope,
         "values": [float(amount) for amount in series_of(analysis, anomaly)],
         "marks": [
-            {"day": day, "expected": float(anomaly.expected / length), "text": headline(anomaly)}
-            for day in range(first, last + 1)
+            {"first": first, "last": last, "expected": float(anomaly.expected / length), "text": headline(anomaly)}
         ],
     }
 
