@@ -24,9 +24,9 @@ class WebhookNotifier(NotificationChannelPlugin):
         self.url = str(config["url"])
         self.headers = {str(name): str(value) for name, value in dict(config.get("headers") or {}).items()}
         self.timeout_s = float(config.get("timeout_s", 10))
-        endpoint = str(config.get("endpoint") or "")
-        if endpoint and endpoint != endpoint_of(self.url):
-            raise ValueError(f'endpoint is "{endpoint}", but url "{self.url}" goes to "{endpoint_of(self.url)}"')
+        endpoint, meant = str(config.get("endpoint") or ""), endpoint_of(self.url)
+        if endpoint and endpoint != meant:
+            raise ValueError(f'endpoint is "{endpoint}", but url "{self.url}" goes to "{meant}"')
         self._opener = urllib.request.OpenerDirector()
         for handler in (urllib.request.HTTPHandler(), urllib.request.HTTPSHandler()):
             self._opener.add_handler(handler)
