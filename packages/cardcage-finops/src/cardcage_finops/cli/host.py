@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from cardcage.foundation.errors import Misuse
 from cardcage.manager import PluginManager, UnconfinedWarning
 from cardcage.runtime import RuntimePolicy
 from cardcage_finops.places import plugin_dirs
+from cardcage_finops.report.untrusted import visible
 
 STREAM_TIMEOUT_S: Final = 6 * 3600.0
 """How long reading a bill may take in all. Whether it is still alive is told by the wait for each batch."""
@@ -29,7 +31,7 @@ async def finops_manager(
 
     Nothing is started. The operator's own registry is neither read nor changed, so analyses can run side by side.
     """
-    with tempfile.TemporaryDirectory(prefix="cardcage-finops-") as folder, _loud():
+    with tempfile.TemporaryDirectory(prefix="cardcage-finops-") as folder, _loud(), _logged():
         manager = PluginManager(
             plugin_paths=[*plugin_dirs(), *plugins],
             state_dir=Path(folder) / "state",
@@ -40,6 +42,24 @@ async def finops_manager(
         )
         async with manager:
             yield manager
+
+
+class _ToStderr(logging.Handler):
+    """What plugins and the host warn of, a line each, with its controls spelled out."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line."""
+        sys.stderr.write(visible(record.getMessage(), 1000) + "\n")
+
+
+@contextmanager
+def _logged() -> Generator[None, None, None]:
+    logger, handler = logging.getLogger("cardcage"), _ToStderr(logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def parse_grants(texts: Sequence[str]) -> dict[str, list[str]]:
