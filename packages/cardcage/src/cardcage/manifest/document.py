@@ -36,7 +36,7 @@ _FORBIDDEN: Final = re.compile(
 """Control characters, and those that change how text around them is shown: they can make one text look like another."""
 
 _INTEGER: Final = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
-_FLOAT: Final = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
+_FLOAT: Final = re.compile(r"[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
 _WORDS: Final[Mapping[str, bool | None]] = {
     "": None,
     "~": None,

@@ -229,7 +229,7 @@ def _entry_point() -> Schema:
 
 
 _KEY_SCHEMAS: Final[dict[str, Schema]] = {
-    "name": {"type": "string", "pattern": PLUGIN_NAME_PATTERN, "maxLength": PLUGIN_NAME_CHARS_MAX},
+    "name": _text(PLUGIN_NAME_PATTERN.strip("^$"), PLUGIN_NAME_CHARS_MAX),
     "version": _text(_FULL, VERSION_CHARS_MAX),
     "entrypoint": _entry_point(),
     "runtime": {"enum": [runtime.value for runtime in Runtime]},

@@ -156,8 +156,8 @@ def _leading_numbers(match: re.Match[str]) -> list[int]:
 def _version(numbers: list[int], prerelease: str | None, text: str) -> Version:
     major, minor, patch = (*numbers, 0, 0)[:3]
     try:
-        return Version(major, minor, patch, prerelease)
-    except (ValueError, TypeError):
+        return Version.parse(f"{major}.{minor}.{patch}{f'-{prerelease}' if prerelease else ''}")
+    except ValueError:
         raise ValueError(f"expected a pre-release such as rc.1, found {prerelease!r} in {text!r}") from None
 
 
