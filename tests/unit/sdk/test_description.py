@@ -60,7 +60,7 @@ EVERYTHING = '''
 
         @hook("untyped")
         def untyped_hook(self, context):
-            context.inner.added = context.items_seen[0].id
+            context.inner.added = context.items[0].id
             return context
 
         @hook("without")
@@ -156,7 +156,7 @@ def test_a_hooks_context_has_attributes_unless_a_type_is_declared(start_plugin: 
         "note": "seen",
     }
     assert host.ask("cardcage.hook", "shape", "shape_hook", context) == 0.5
-    nested: dict[str, object] = {"inner": {}, "items_seen": [{"id": "i-1"}]}
+    nested: dict[str, object] = {"inner": {}, "items": [{"id": "i-1"}]}
     assert host.ask("cardcage.hook", "untyped", "untyped_hook", nested)["inner"] == {"added": "i-1"}
     assert host.ask("cardcage.hook", "without", "hook_without_context", context) is None
 
@@ -167,9 +167,9 @@ def test_a_hook_that_cannot_be_run_says_why(start_plugin: StartPlugin) -> None:
     fault = host.failure(host.call("cardcage.hook", ["post_cost_analysis", "typed_hook", {"daily_spike": "much"}]))
     assert (fault.code, fault.data["path"]) == ("invalid_params", "context.daily_spike")
     assert "no function" in host.failure(host.call("cardcage.hook", ["post_cost_analysis", "visible", {}])).message
-    missing = host.failure(host.call("cardcage.hook", ["untyped", "untyped_hook", {"daily": 1}]))
+    missing = host.failure(host.call("cardcage.hook", ["untyped", "untyped_hook", {"items": [{"id": 1}], "daily": 1}]))
     assert missing.message.startswith('hook "untyped" in method "untyped_hook" raised AttributeError')
-    assert missing.data["message"] == "the context has no 'items_seen' (it has: daily)"
+    assert missing.data["message"] == "the context has no 'inner' (it has: items, daily)"
 
 
 def test_reserved_methods_check_their_arguments(start_plugin: StartPlugin) -> None:

@@ -118,6 +118,10 @@ FAULTY = """
         def interrupt(self):
             raise KeyboardInterrupt
 
+        def base_exception(self):
+            import asyncio
+            raise asyncio.CancelledError
+
         def odd_text(self):
             raise ValueError("\\udcff")
 
@@ -142,7 +146,8 @@ def test_an_exception_that_cannot_say_itself_is_still_answered(start_plugin: Sta
     host = start_plugin(FAULTY)
     host.load("Faulty")
     assert host.failure(host.call("wordless")).data["type"] == "Mute"
-    assert host.failure(host.call("odd_text")).code == "plugin_error"
+    assert host.failure(host.call("odd_text")).data["message"] == "\\udcff"
+    assert host.failure(host.call("base_exception")).data["type"] == "CancelledError"
     assert host.ask("fine") == "fine"
 
 
@@ -274,6 +279,15 @@ def test_wrong_arguments_name_the_method_the_path_what_was_expected_and_found(
     assert fault.code == "invalid_params"
     assert fault.message.startswith(f'method "{method}": ')
     assert (fault.data["path"], fault.data["expected"], fault.data["found"]) == (path, expected, found)
+
+
+def test_an_argument_with_an_enormous_name_is_refused_in_few_words(start_plugin: StartPlugin) -> None:
+    host = start_plugin(TYPED)
+    host.load("Typed")
+    fault = host.failure(host.call("analyze", {"x" * (15 * 1024 * 1024): 1}))
+    assert fault.code == "invalid_params"
+    assert len(fault.message) < 5000
+    assert host.ask("renamed", 1) == [1, 1]
 
 
 # Deadlines and cancellation

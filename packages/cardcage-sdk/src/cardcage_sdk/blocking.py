@@ -54,7 +54,7 @@ class BlockingServer:
                 self._answer(job)
         except (SystemExit, KeyboardInterrupt) as wish:
             leave_as_plugin_wishes(self._link, job, wish)
-        except Exception as fault:
+        except BaseException as fault:  # CancelledError and its kind too: whatever is raised is the call's answer
             if self._driver is not None and not isinstance(fault, InvalidArguments):
                 self._driver.count_error()
             self._link.refuse(job, failure_of(fault, job.current.label))
@@ -166,7 +166,7 @@ class BlockingServer:
             run_now(self._driver.handle_event(event.name, self._link.session.decode(event.data)))
         except (SystemExit, KeyboardInterrupt) as wish:
             leave_as_plugin_wishes(self._link, None, wish)
-        except Exception as fault:
+        except BaseException as fault:
             report_event_fault(self._link, event, fault)
 
 
@@ -195,7 +195,7 @@ def unknown_method(driver: Driver, method: str) -> Failure:
     )
 
 
-def report_event_fault(link: Link, event: Event, fault: Exception) -> None:
+def report_event_fault(link: Link, event: Event, fault: BaseException) -> None:
     """Log what a handler of an event raised: an event has no answer that could carry it."""
     failure = plugin_error(fault, f'the handler of event "{event.name}"')
     link.log("error", failure.message, failure.data)

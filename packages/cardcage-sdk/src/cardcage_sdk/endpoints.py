@@ -38,14 +38,19 @@ LIFECYCLE: Final = {
 
 
 class AttributeMap(dict[str, Any]):
-    """A map whose keys are attributes too, all the way down: `context.daily_spike`."""
+    """A map whose keys are attributes too, all the way down: `context.daily_spike`.
+
+    A key that has the name of a method of maps (`items`) is the key: what the data says goes first.
+    """
+
+    def __getattribute__(self, name: str) -> Any:
+        if not name.startswith("__") and name in self:
+            return self[name]
+        return super().__getattribute__(name)
 
     def __getattr__(self, name: str) -> Any:
-        try:
-            return self[name]
-        except KeyError:
-            known = ", ".join(str(key) for key in self) or "nothing"
-            raise AttributeError(f"the context has no {name!r} (it has: {known})") from None
+        known = ", ".join(map(str, self)) or "nothing"
+        raise AttributeError(f"the context has no {name!r} (it has: {known})")
 
     def __setattr__(self, name: str, value: Any) -> None:
         self[name] = value

@@ -86,9 +86,14 @@ def summary(fault: BaseException) -> str:
 def text_of(fault: BaseException) -> str:
     """The exception's own words, cut to a bound. An exception whose `__str__` raises has none."""
     try:
-        return str(fault)[:MESSAGE_CHARS_MAX]
+        return sendable(str(fault))
     except Exception:
         return ""
+
+
+def sendable(text: str, chars_max: int = MESSAGE_CHARS_MAX) -> str:
+    """`text` cut to a bound, with what UTF-8 cannot carry (lone surrogates) escaped."""
+    return text[:chars_max].encode("utf-8", "backslashreplace").decode()
 
 
 def traceback_text(fault: BaseException) -> str:
@@ -101,7 +106,9 @@ def traceback_text(fault: BaseException) -> str:
         text = "".join(whole.format())
     except Exception:
         return summary(fault)
-    return text if len(text) <= TRACEBACK_CHARS_MAX else "...\n" + text[-TRACEBACK_CHARS_MAX:]
+    if len(text) > TRACEBACK_CHARS_MAX:
+        text = "...\n" + text[-TRACEBACK_CHARS_MAX:]
+    return sendable(text, len(text))
 
 
 def _trim(whole: Any, depth: int) -> None:

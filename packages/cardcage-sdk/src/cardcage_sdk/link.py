@@ -18,7 +18,7 @@ from time import monotonic
 from typing import Any, Final, NoReturn, Protocol
 
 from cardcage_sdk.context import CurrentCall, HostError
-from cardcage_sdk.faults import Failure
+from cardcage_sdk.faults import Failure, sendable
 from cardcage_sdk.wire import (
     Call,
     Cancel,
@@ -236,14 +236,12 @@ class Link:
 
     def refuse(self, job: Job, failure: Failure) -> None:
         """Answer a call with a failure."""
-        session = self.session
+        message = sendable(failure.message)
         try:
-            data = session.error(job.call.id, failure.code, failure.message, failure.data)
+            data = self.session.error(job.call.id, failure.code, message, failure.data)
         except ProtocolError:
-            # The facts of a failure may hold what cannot be sent (lone surrogates in a message): the code still can.
-            data = session.error(
-                job.call.id, failure.code, failure.message.encode("ascii", "backslashreplace").decode()
-            )
+            # The facts may hold what cannot be sent, such as an argument's name of many megabytes; the rest still can.
+            data = self.session.error(job.call.id, failure.code, message)
         self.send(data)
         del self.jobs[job.call.id]
 
@@ -327,7 +325,7 @@ class Link:
         try:
             data = self.session.log(level, message, fields)
         except ProtocolError:
-            data = self.session.log(level, message[:8192].encode("ascii", "backslashreplace").decode())
+            data = self.session.log(level, sendable(message))
         self._send_now(data)
 
     def metric(self, name: str, kind: str, value: float, tags: Mapping[str, str] | None) -> None:
