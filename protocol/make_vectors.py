@@ -90,7 +90,6 @@ INVALID: dict[str, tuple[str, str, bytes]] = {
     "credit for a call without a stream": ("json", "credit", b'[2,1,"greet",[]]\n[7,1,1]\n'),
     "credit beyond its limit": ("json", "credit", b'[2,1,"rows",[],null,65537]\n'),
     "credit that adds up beyond its limit": ("json", "credit", b'[2,1,"rows",[],null,65536]\n[7,1,1]\n'),
-    "anything after both goodbyes": ("json", "unexpected_message", b'[13,"a"]\n[13,"b"]\n[11,1]\n'),
 }
 
 # Each: the role under test, then its steps. ">" is sent by it, "<" is received by it; "!" is refused locally.
@@ -221,6 +220,7 @@ SCRIPTS: dict[str, tuple[Role, list[tuple[str, list[Any]]]]] = {
             (">", [13, "stopping", ""]),
             ("<", [13, "stopping", ""]),
             ("!", [13, "stopping", ""]),
+            ("<", [5, 1, "sent before it read our goodbye"]),
         ],
     ),
     "a host that can't use the plugin says goodbye in place of ready": (

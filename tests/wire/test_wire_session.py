@@ -29,6 +29,11 @@ from cardcage_sdk.wire import (
 Meet = Callable[..., tuple[Session, Session]]
 
 
+def feed(session: Session, chunk: bytes, times: int) -> None:
+    for _ in range(times):
+        session.receive_data(chunk)
+
+
 def only(messages: list[Message]) -> Any:
     (message,) = messages
     return message
@@ -172,8 +177,7 @@ def test_an_endless_frame_holds_no_more_than_the_limit(meet: Meet, encoding: Enc
     host.receive_data(b"[" if encoding is Encoding.JSON else (200_000).to_bytes(4, "big"))
     tracemalloc.start()
     with pytest.raises(RemoteProtocolError):
-        for _ in range(100):
-            host.receive_data(chunk)
+        feed(host, chunk, times=100)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 1_000_000

@@ -288,10 +288,11 @@ class Session:
         """Take bytes that were read; return the messages that they complete, in order.
 
         The bytes are copied where they are needed later, so the caller may reuse its buffer at once.
-        Raises `RemoteProtocolError` at the first fault, after which the session is closed.
+        Raises `RemoteProtocolError` at the first fault, after which the session is closed. What comes to a closed
+        session is ignored: where goodbyes cross, more may be on its way.
         """
         messages: list[Message] = []
-        if not len(data):
+        if self.state is State.CLOSED or not len(data):
             return messages
         try:
             if self.encoding is None:
@@ -311,21 +312,19 @@ class Session:
                 check = self._checks.get(of_type)
                 if check is None or check(message):
                     messages.append(message)
-            if self.state is State.CLOSED and self.mid_frame:
-                raise self._unexpected(None)
+                if after is State.CLOSED:
+                    break
         except RemoteProtocolError as fault:
-            # After the end it no longer matters what is wrong with what came, only that it came.
-            found = self._unexpected(None) if self.state is State.CLOSED else fault
-            raise self._broken(found, messages) from None
+            raise self._broken(fault, messages) from None
         return messages
 
     def receive_eof(self) -> None:
         """Take note that the peer has hung up. Raises `RemoteProtocolError` where no goodbye came before."""
-        state, self_mid_frame = self.state, self.mid_frame
+        state, mid_frame = self.state, self.mid_frame
         self._enter(State.CLOSED)
-        if state in (State.CLOSING, State.CLOSED) and not self_mid_frame:
+        if state is State.CLOSED or (state is State.CLOSING and not mid_frame):
             return
-        where = "in the middle of a message" if self_mid_frame else "without a goodbye"
+        where = "in the middle of a message" if mid_frame else "without a goodbye"
         raise RemoteProtocolError(f"hung up {where}, in state {state}", code="hung_up")
 
     @overload
@@ -483,11 +482,10 @@ class Session:
         self._enter(State.CLOSED)
         return whole
 
-    def _unexpected(self, of_type: type[Message] | None) -> RemoteProtocolError:
-        found = _name(KIND_OF[of_type]) if of_type else "more"
-        expected = _listed(_name(KIND_OF[each]) for each in self._receivable) or "nothing"
+    def _unexpected(self, of_type: type[Message]) -> RemoteProtocolError:
+        expected = _listed(_name(KIND_OF[each]) for each in self._receivable)
         return RemoteProtocolError(
-            f"sent {found} in state {self.state}, expected {expected}", code="unexpected_message"
+            f"sent {_name(KIND_OF[of_type])} in state {self.state}, expected {expected}", code="unexpected_message"
         )
 
     def _not_open(self, call_id: int, deed: str) -> RemoteProtocolError:

@@ -42,7 +42,7 @@ class State(StrEnum):
     CLOSING = "closing"
     """One side has said goodbye: open calls may be answered, none begun."""
     CLOSED = "closed"
-    """Both have said goodbye, or one broke the protocol or hung up."""
+    """Both have said goodbye, or one broke the protocol or hung up. What still arrives is ignored."""
 
 
 class Direction(StrEnum):
