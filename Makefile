@@ -5,13 +5,16 @@ BIN := .venv/bin
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check bench format dist lock clean
+.PHONY: help setup demo test check bench format dist lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
 setup: ## make .venv with everything locked in requirements/dev.txt
 	@scripts/bootstrap
+
+demo: setup ## analyse a generated estate through walled plugins; see a refusal and a recovery (under a minute)
+	@$(BIN)/python scripts/demo
 
 test: setup ## run every test, installing the Debian packages that some of them need where it may
 	@scripts/debian-packages
