@@ -175,7 +175,7 @@ def test_what_the_published_schema_accepts_the_parser_accepts(manifest: dict[str
         manifest.setdefault("entrypoint", "a:B")
     assume(VALIDATOR.is_valid(manifest))
     as_json = parse_manifest(json.dumps(manifest), encoding="json")
-    assert parse_manifest(yaml.safe_dump(json.loads(json.dumps(manifest)))) == as_json
+    assert parse_manifest(yaml.safe_dump(json.loads(json.dumps(manifest)), sort_keys=False)) == as_json
 
 
 @given(MANIFESTS)
