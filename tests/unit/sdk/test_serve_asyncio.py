@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cardcage_sdk.wire import Cancel, Event, Goodbye, Pong
+from cardcage_sdk.wire import Call, Cancel, Event, Goodbye, Pong
 
 if TYPE_CHECKING:
     from .conftest import StartPlugin
@@ -219,6 +219,17 @@ def test_errors_and_timeouts_of_host_calls_reach_the_plugin(start_plugin: StartP
     host.sock.sendall(host.session.cancel(call_id, "enough"))
     host.ask("plain")
     assert [each.reason for each in host.received if isinstance(each, Cancel)] == ["timeout", "cancelled"]
+
+
+def test_the_host_is_told_the_deadline_of_the_call_that_is_being_answered(start_plugin: StartPlugin) -> None:
+    host = start_plugin(CONCURRENT)
+    host.services["host.ask"] = host.later
+    host.load("Concurrent")
+    for method in ("ask_host", "ask_host_plainly"):
+        assert host.failure(host.call(method, deadline_ms=100)).code == "deadline_exceeded"
+    deadlines = [each.deadline_ms for each in host.received if isinstance(each, Call)]
+    assert all(deadline is not None and deadline <= 100 for deadline in deadlines)
+    assert host.ask("plain") == []
 
 
 def test_events_reach_async_subscribers_and_their_faults_the_log(start_plugin: StartPlugin) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from cardcage_sdk.wire import Cancel, Error, Event, Goodbye, Hello, Metric, Pong, Result
+from cardcage_sdk.wire import Call, Cancel, Error, Event, Goodbye, Hello, Metric, Pong, Result
 
 if TYPE_CHECKING:
     from .conftest import StartPlugin
@@ -344,6 +344,18 @@ def test_a_method_can_ask_how_long_it_has(start_plugin: StartPlugin) -> None:
     remaining = host.ask("remaining", deadline_ms=60_000)
     assert 0 < remaining <= 60
     assert host.ask("remaining") is None
+
+
+def test_a_plugin_waits_for_the_host_no_longer_than_its_own_caller_does(start_plugin: StartPlugin) -> None:
+    host = start_plugin(PATIENT)
+    host.services["host.wait"] = host.later
+    host.load("Patient")
+    fault = host.failure(host.call("wait_for_host", deadline_ms=100))
+    assert fault.code == "deadline_exceeded"
+    assert "while it waited for host.wait" in fault.message
+    (call,) = [each for each in host.received if isinstance(each, Call)]
+    assert call.deadline_ms is not None
+    assert call.deadline_ms <= 100
 
 
 def test_a_call_that_is_cancelled_in_the_queue_is_not_run(start_plugin: StartPlugin) -> None:

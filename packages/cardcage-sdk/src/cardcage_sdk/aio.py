@@ -18,7 +18,7 @@ from cardcage_sdk.driver import Driver, finished, make_driver
 from cardcage_sdk.endpoints import Endpoint
 from cardcage_sdk.entrypoint import EntryPoint
 from cardcage_sdk.faults import Failure, cancelled, deadline_exceeded, failure_of, invalid_result
-from cardcage_sdk.link import SUBSCRIBE, Job, Link
+from cardcage_sdk.link import SUBSCRIBE, Job, Link, out_of_time, time_left_s
 from cardcage_sdk.reserved import RESERVED, decoded
 from cardcage_sdk.signature import InvalidArguments, is_generator
 from cardcage_sdk.wire import Event, UnsendableValue
@@ -60,15 +60,16 @@ class AsyncServer:
 
     async def acall(self, name: str, args: Sequence[Any] | Mapping[str, Any], timeout_s: float | None) -> Any:
         """Call the host and await the answer. Cancelling it tells the host."""
-        call_id, waiter = self._link.begin(name, args, timeout_s)
+        left_s = time_left_s(timeout_s)
+        call_id, waiter = self._link.begin(name, args, left_s)
         answered: asyncio.Future[None] = self._loop.create_future()
         waiter.on_answer = lambda: None if answered.done() else answered.set_result(None)
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(left_s):
                 await answered
         except TimeoutError:
             self._link.withdraw(call_id, "timeout")
-            raise TimeoutError(f"the host did not answer {name} within {timeout_s} s") from None
+            raise out_of_time(name, timeout_s) from None
         except asyncio.CancelledError:
             self._link.withdraw(call_id, "cancelled")
             raise
@@ -154,7 +155,7 @@ class AsyncServer:
             return deadline_exceeded(method, started=True)
         if self._driver is not None and not isinstance(fault, InvalidArguments):
             self._driver.count_error()
-        return failure_of(fault, job.current.label)
+        return failure_of(fault, job.current)
 
     async def _answer(self, job: Job) -> None:
         method = job.call.method

@@ -57,7 +57,7 @@ class BlockingServer:
         except BaseException as fault:  # CancelledError and its kind too: whatever is raised is the call's answer
             if self._driver is not None and not isinstance(fault, InvalidArguments):
                 self._driver.count_error()
-            self._link.refuse(job, failure_of(fault, job.current.label))
+            self._link.refuse(job, failure_of(fault, job.current))
         finally:
             set_current_call(None)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, Final, NamedTuple
 
-from cardcage_sdk.context import CallCancelled
+from cardcage_sdk.context import CallCancelled, CurrentCall
 from cardcage_sdk.signature import InvalidArguments
 
 MESSAGE_CHARS_MAX: Final = 4_000
@@ -33,17 +33,18 @@ class LoadFault(Exception):
         self.facts = facts
 
 
-def failure_of(fault: BaseException, method: str) -> Failure:
-    """The failure that an exception amounts to, raised while `method` was answered."""
+def failure_of(fault: BaseException, current: CurrentCall) -> Failure:
+    """The failure that an exception amounts to, raised while the call was answered."""
     match fault:
         case InvalidArguments():
             return Failure("invalid_params", fault.message, dict(fault.facts))
         case LoadFault():
             return Failure(fault.code, fault.message, {"code": fault.code, **fault.facts})
         case CallCancelled():
-            return Failure("cancelled", f"{method} stopped: {fault}")
+            expired = current.cancelled_reason is None and current.expired
+            return Failure("deadline_exceeded" if expired else "cancelled", f"{current.label} stopped: {fault}")
         case _:
-            return plugin_error(fault, method)
+            return plugin_error(fault, current.label)
 
 
 def plugin_error(fault: BaseException, method: str) -> Failure:

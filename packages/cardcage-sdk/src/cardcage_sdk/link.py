@@ -17,7 +17,7 @@ from socket import MSG_DONTWAIT, socket
 from time import monotonic
 from typing import Any, Final, NoReturn, Protocol
 
-from cardcage_sdk.context import CurrentCall, HostError
+from cardcage_sdk.context import CallCancelled, CurrentCall, HostError, current_call
 from cardcage_sdk.faults import Failure, sendable
 from cardcage_sdk.wire import (
     Call,
@@ -129,7 +129,10 @@ class Link:
         return True
 
     def look(self) -> None:
-        """Sort what is there already, without waiting and without sending."""
+        """Sort what is there already, without waiting and without sending. For the serving thread; others see no more
+        than it has seen."""
+        if get_ident() != self._thread:
+            return
         try:
             count = self.sock.recv_into(self._buffer, 0, MSG_DONTWAIT)
         except BlockingIOError:
@@ -270,14 +273,15 @@ class Link:
         """Call the host and wait, sorting what else arrives meanwhile."""
         if get_ident() != self._thread:
             raise RuntimeError(f"{name}: the host can be called only from the thread that serves the plugin")
-        call_id, waiter = self.begin(name, args, timeout_s)
-        until_s = None if timeout_s is None else monotonic() + timeout_s
+        left_s = time_left_s(timeout_s)
+        call_id, waiter = self.begin(name, args, left_s)
+        until_s = None if left_s is None else monotonic() + left_s
         while waiter.answer is None:
             if until_s is None:
                 self.receive()
             elif not self.receive_within(until_s - monotonic()) and monotonic() >= until_s:
                 self.withdraw(call_id, "timeout")
-                raise TimeoutError(f"the host did not answer {name} within {timeout_s} s")
+                raise out_of_time(name, timeout_s)
         return self.read_answer(waiter)
 
     async def acall(self, name: str, args: Sequence[Any] | Mapping[str, Any], timeout_s: float | None) -> Any:
@@ -288,7 +292,7 @@ class Link:
 
     def begin(self, name: str, args: Sequence[Any] | Mapping[str, Any], timeout_s: float | None) -> tuple[int, Waiter]:
         """Send a call of the plugin's; its answer will be in the waiter."""
-        deadline_ms = None if timeout_s is None else max(1, int(timeout_s * 1000))
+        deadline_ms = None if timeout_s is None else max(0, int(timeout_s * 1000))
         call_id, data = self.session.call(name, args, deadline_ms=deadline_ms)
         waiter = self._waiting[call_id] = Waiter()
         self.send(data)
@@ -336,3 +340,20 @@ class Link:
         """Send at once rather than before the next wait: a method may run for long after this line."""
         self._out.append(data)
         self.flush()
+
+
+def time_left_s(timeout_s: float | None) -> float | None:
+    """The shorter of the timeout and what the call that is being answered has left: what comes later is of no use."""
+    current = current_call()
+    remaining_s = None if current is None else current.remaining_s()
+    if remaining_s is None or (timeout_s is not None and timeout_s < remaining_s):
+        return timeout_s
+    return max(0.0, remaining_s)
+
+
+def out_of_time(name: str, timeout_s: float | None) -> Exception:
+    """The error for an answer of the host's that did not come: the timeout's, or that of the call being answered."""
+    current = current_call()
+    if current is not None and current.expired:
+        return CallCancelled(f"its deadline passed while it waited for {name}")
+    return TimeoutError(f"the host did not answer {name} within {timeout_s} s")

@@ -206,7 +206,7 @@ def is_stream_function(function: Any) -> bool:
         return False
     if plain.__code__.co_flags & (_GENERATOR | _ASYNC_GENERATOR):
         return True
-    declared = plain.__annotations__.get("return")
+    declared = _annotations(plain).get("return")
     text = declared if isinstance(declared, str) else str(getattr(declared, "__name__", declared))
     return text.partition("[")[0].rpartition(".")[2].strip() in _STREAM_NAMES
 
@@ -287,8 +287,16 @@ def resolve_hints(function: FunctionType) -> dict[str, Any]:
     return {name: hint for name, hint in hints.items() if name != "return" and _is_supported(hint)}
 
 
+def _annotations(function: FunctionType) -> dict[str, Any]:
+    """The annotations as they stand. Where Python evaluates them late (3.14) and one has no meaning, there are none."""
+    try:
+        return function.__annotations__
+    except Exception:
+        return {}
+
+
 def _resolved_one_by_one(function: FunctionType) -> Iterator[tuple[str, Any]]:
-    for name, annotation in function.__annotations__.items():
+    for name, annotation in _annotations(function).items():
         alone = _Annotated(function, {name: annotation})
         try:
             yield from get_type_hints(alone, include_extras=True).items()
