@@ -146,6 +146,8 @@ class AsyncServer:
         except BaseException as fault:
             if job.call.id in link.jobs:
                 link.refuse(job, self._failure(job, fault, expired=deadline.expired()))
+        if not link.jobs:
+            link.flush()  # nothing else is being answered that this answer could go out with
 
     def _failure(self, job: Job, fault: BaseException, *, expired: bool) -> Failure:
         method = job.call.method
