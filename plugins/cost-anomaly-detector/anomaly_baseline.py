@@ -10,7 +10,6 @@
    a drift, which drags a near baseline along. Its run begins where the rise had come half of the way.
 5. A run goes on at half of both thresholds against the level at its opening, so that a noisy day within a step does not
    cut it in two; after `RELEARN_DAYS` it is the new normal.
-6. A single day out on the first of a month is a fee, not an anomaly.
 
 One-sided: cheaper days are never reported. Plain statistics in floats; the amounts reported are exact.
 """
@@ -18,7 +17,7 @@ One-sided: cheaper days are never reported. Plain statistics in floats; the amou
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from statistics import median
 
 from anomaly_findings import Run
@@ -73,8 +72,7 @@ def robust_runs(values: list[float], first_day: str, settings: RobustSettings) -
     start = date.fromisoformat(first_day)
     factors = weekday_factors(values, start.weekday())
     season = [factors[(start.weekday() + day) % WEEK] for day in range(len(values))]
-    runs = _Scan(values, season, settings).runs()
-    return [run for run in runs if not _is_monthly_fee(run, start)]
+    return _Scan(values, season, settings).runs()
 
 
 class _Scan:
@@ -150,7 +148,3 @@ def _kind(excess: list[float]) -> str:
         return "spike"
     third = max(2, len(excess) // 3)
     return "drift" if median(excess[-third:]) >= DRIFT_GROWTH * median(excess[:third]) else "step"
-
-
-def _is_monthly_fee(run: Run, start: date) -> bool:
-    return run.first == run.last and (start + timedelta(days=run.first)).day == 1

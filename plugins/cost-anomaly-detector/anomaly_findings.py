@@ -11,6 +11,8 @@ from cardcage_finops.models import AnomalyCause, CostAnomaly, DailyCost
 
 CATEGORY = "ChargeCategory"
 USAGE = "Usage"
+RESOURCE = "ResourceId"
+FEE_SHARE = 0.5
 CAUSES_MAX = 5
 LEAST_SHARE = 0.1
 """A cause that explains less than this is no cause."""
@@ -28,6 +30,12 @@ class Run:
     kind: str
     expected: list[float]
     score: float
+
+
+def is_monthly_fee(anomaly: CostAnomaly) -> bool:
+    """Whether it is a single day, the first of a month, that no resource's use explains."""
+    by_resource = any(cause.dimension == RESOURCE and cause.share >= FEE_SHARE for cause in anomaly.causes)
+    return anomaly.first_day == anomaly.last_day and anomaly.first_day.endswith("-01") and not by_resource
 
 
 def usage_of(series: DailyCost) -> list[Decimal]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from anomaly_baseline import RobustSettings, robust_runs
-from anomaly_findings import Run, finding, usage_of
+from anomaly_findings import Run, finding, is_monthly_fee, usage_of
 
 from cardcage_finops.hooks import hook, trigger_alert
 from cardcage_finops.interfaces import AnomalyDetectorPlugin
@@ -38,8 +38,9 @@ class CostAnomalyDetector(AnomalyDetectorPlugin):
             runs = daily_rule_runs(values, self.min_change)
         else:
             runs = robust_runs(values, series.first_day, self.settings)
-        anomalies = (finding(series, run, self.method) for run in runs)
-        return [anomaly for anomaly in anomalies if float(anomaly.impact) >= self.min_impact]
+        anomalies = [finding(series, run, self.method) for run in runs]
+        worth = [anomaly for anomaly in anomalies if float(anomaly.impact) >= self.min_impact]
+        return [anomaly for anomaly in worth if self.method == "daily_rule" or not is_monthly_fee(anomaly)]
 
     @hook("post_cost_analysis")
     def watch_daily_spike(self, context: AnalysisContext) -> None:

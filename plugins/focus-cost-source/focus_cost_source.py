@@ -192,8 +192,8 @@ class Reader:
         signed: set[int] = {i for i, value in enumerate(billed) if value and value[0] == "-" and Decimal(value)}
         for name in QUANTITIES:
             if name in self.layout.found:
-                index = self.layout.found[name]
-                signed.update(i for i, row in enumerate(rows.cells) if row[index][:1] == "-")
+                values = rows.column(self.layout.found[name])
+                signed.update(i for i, value in enumerate(values) if value[:1] == "-")
         for position in sorted(signed - ledger.refused):
             category, charge_class = (self._raw(rows, position, name) for name in ("ChargeCategory", "ChargeClass"))
             if category == "Usage" and charge_class != "Correction":

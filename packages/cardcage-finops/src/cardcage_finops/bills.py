@@ -17,6 +17,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import IO, Final, Literal
 
 from cardcage_finops.models import ChargeBatch, RowIssue
@@ -54,7 +55,7 @@ class BillError(ValueError):
     """The bill as a whole cannot be read. The message is one sentence for people."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class RawRows:
     """Some rows as they stand in the file, all as wide as the header."""
 
@@ -67,7 +68,12 @@ class RawRows:
 
     def column(self, index: int) -> list[str]:
         """One column of these rows."""
-        return [row[index] for row in self.cells]
+        return list(self._columns[index]) if self.cells else []
+
+    @cached_property
+    def _columns(self) -> list[tuple[str, ...]]:
+        # One transposition of all columns is much cheaper than one walk over the rows for each that is asked for.
+        return list(zip(*self.cells, strict=True))
 
 
 class BillFile:
@@ -142,27 +148,30 @@ class BillFile:
     def _next_batch(self) -> RawRows:
         first, start, width, undecodable = self._number + 1, self._bytes.tell(), len(self.header), _undecodable[0]
         numbers, cells, refused = list[int](), list[list[str]](), list[RowIssue]()
-        while len(cells) < ROWS_PER_BATCH and len(refused) < ISSUES_PER_BATCH:
-            if not len(cells) & 15 and self._bytes.tell() - start > BYTES_PER_BATCH:
-                break
+        more = True
+        while more:
             try:
-                row = next(self._reader)
-            except StopIteration:
-                break
+                more = False
+                for row in self._reader:
+                    self._number += 1
+                    if len(row) == width:
+                        numbers.append(self._number)
+                        cells.append(row)
+                    elif row:
+                        message = f"expected {width} values, found {len(row)}"
+                        refused.append(_refusal(self._number, "", "wrong_width", message))
+                    else:
+                        self._number -= 1
+                    if len(cells) >= ROWS_PER_BATCH or len(refused) >= ISSUES_PER_BATCH:
+                        break
+                    if not len(cells) & 15 and self._bytes.tell() - start > BYTES_PER_BATCH:
+                        break
             except csv.Error as error:
                 self._number += 1
                 refused.append(_refusal(self._number, "", "bad_row", f"the row cannot be read: {error}"))
-                continue
+                more = len(refused) < ISSUES_PER_BATCH
             except (OSError, EOFError) as error:
                 raise BillError(f'the bill "{self.path}" breaks off after row {self._number}: {error}') from None
-            if not row:
-                continue
-            self._number += 1
-            if len(row) != width:
-                refused.append(_refusal(self._number, "", "wrong_width", f"expected {width} values, found {len(row)}"))
-                continue
-            numbers.append(self._number)
-            cells.append(row)
         mended = _undecodable[0] - undecodable
         return RawRows(
             first_row=first,
@@ -230,10 +239,11 @@ def decimals(ledger: RowLedger, column: str, values: list[str], *, vital: bool) 
     `1,234.50` is mended to `1234.50`; a comma as the decimal point is never guessed at.
     """
     match = _DECIMAL.fullmatch
-    checked: Column = [value if match(value) else None for value in values]
-    if None in checked:
+    bad = {value for value in set(values) if not match(value)}
+    checked: Column = list(values)
+    if bad:
         for position, value in enumerate(values):
-            if checked[position] is None:
+            if value in bad:
                 checked[position] = _mended_decimal(ledger, position, column, value, vital=vital)
     return checked
 
@@ -259,15 +269,15 @@ def dates(ledger: RowLedger, column: str, values: list[str], cache: dict[str, st
     """
     if len(cache) > 50_000:
         cache.clear()
-    checked: Column = []
-    for position, value in enumerate(values):
+    for value in set(values):
         if value not in cache:
             cache[value] = utc_time(value)
-        found = cache[value]
-        if found is None and value.strip() not in NULLS:
-            message = f"expected a date such as 2024-09-18T22:00:00Z, found {_quoted(value)}"
-            _reject(ledger, position, column, "bad_date", message, vital=vital)
-        checked.append(found)
+    checked: Column = [cache[value] for value in values]
+    if None in checked:
+        for position, value in enumerate(values):
+            if checked[position] is None and value.strip() not in NULLS:
+                message = f"expected a date such as 2024-09-18T22:00:00Z, found {_quoted(value)}"
+                _reject(ledger, position, column, "bad_date", message, vital=vital)
     return checked
 
 
@@ -286,6 +296,8 @@ def utc_time(text: str) -> str | None:
 
 def texts(values: list[str]) -> Column:
     """A column of text, with the spellings of null made None."""
+    if NULLS.isdisjoint(values):
+        return list(values)
     return [None if value in NULLS else value for value in values]
 
 
