@@ -117,8 +117,11 @@ def test_a_chain_of_ten_thousand_plugins_is_resolved() -> None:
     names = [f"p{n:05}" for n in range(10_000)]
     nodes = [node(name, *names[index - 1 : index]) for index, name in enumerate(names)]
     assert resolve(nodes).order == tuple(names)
-    closed = [*nodes[1:], node(names[0], names[-1])]
-    assert resolve(closed).cycles == ((names[0], *reversed(names[1:])),)
+    closed = resolve([*nodes[1:], node(names[0], names[-1])])
+    assert closed.cycles == ((names[0], *reversed(names[1:])),)
+    [problem] = closed.problems["p05000"]
+    assert problem.startswith("waits for itself: p00000 -> p09999 -> ")
+    assert problem.endswith(" -> (9980 more) -> p00001 -> p00000")
 
 
 def test_the_graph_is_drawn_with_what_is_missing_dashed_and_circles_red() -> None:

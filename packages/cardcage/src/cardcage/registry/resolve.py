@@ -9,10 +9,14 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from cardcage.foundation.errors import Fault, InvalidDocument
 from cardcage.manifest.versions import version_matches
 from cardcage.registry.model import InstalledPlugin
+
+CIRCLE_NAMES_MAX: Final = 20
+"""Names of a circle that are written out. A person follows fewer; the text stands at each of its members."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,9 +75,9 @@ def resolve(nodes: Iterable[Node]) -> Resolution:
     cycles = find_cycles({name: _needed_names(node, wanted) for name, node in wanted.items()})
     problems = {name: _own_problems(node, all_nodes) for name, node in sorted(wanted.items())}
     for cycle in cycles:
-        for index, name in enumerate(cycle):
-            following = cycle[(index + 1) % len(cycle)]
-            problems[name].setdefault(following, f"waits for itself: {' -> '.join([*cycle, cycle[0]])}")
+        text = f"waits for itself: {_drawn(cycle)}"
+        for name, following in zip(cycle, (*cycle[1:], cycle[0]), strict=True):
+            problems[name].setdefault(following, text)
     _spread(wanted, problems)
     able = {name: node for name, node in wanted.items() if not problems[name]}
     return Resolution(
@@ -105,6 +109,13 @@ def dependents(name: str, nodes: Iterable[Node]) -> tuple[str, ...]:
 def find_cycles(graph: Mapping[str, Sequence[str]]) -> tuple[tuple[str, ...], ...]:
     """One circle for every group of plugins that wait for each other: its members in order, the smallest name first."""
     return tuple(_shortest_circle(graph, group) for group in _groups(graph))
+
+
+def _drawn(cycle: Sequence[str]) -> str:
+    """`a -> b -> c -> a`; of a very long circle its beginning and its end."""
+    left_out = len(cycle) - CIRCLE_NAMES_MAX
+    names = cycle if left_out <= 0 else (*cycle[: CIRCLE_NAMES_MAX - 1], f"({left_out} more)", cycle[-1])
+    return " -> ".join([*names, cycle[0]])
 
 
 def _own_problems(node: Node, all_nodes: Mapping[str, Node]) -> dict[str, str]:
