@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, TextIO
@@ -14,8 +16,9 @@ from rich.console import Console
 
 from cardcage.cli.text import write_line
 from cardcage.foundation.errors import Misuse
+from cardcage.manager import Problem
 from cardcage_finops.cli.exits import BREACHED, FAILED
-from cardcage_finops.cli.host import finops_manager, parse_grants
+from cardcage_finops.cli.host import finops_manager, outside_plugins, parse_grants
 from cardcage_finops.cli.progress import watching
 from cardcage_finops.pipeline.analysis import Progress, analyze
 from cardcage_finops.pipeline.request import AnalysisRequest, input_file, parse_budget, parse_target
@@ -114,7 +117,14 @@ async def _analyze(
     request: AnalysisRequest, folders: list[Path], grants: dict[str, list[str]], isolation: str, watcher: Progress
 ) -> Analysis:
     async with finops_manager(plugins=folders, grants=grants, isolation=isolation) as manager:
-        return await analyze(manager, request, watcher)
+        _refuse_problems(manager.problems())
+        return await analyze(manager, replace(request, hooks=outside_plugins(manager)), watcher)
+
+
+def _refuse_problems(problems: Sequence[Problem]) -> None:
+    """A package that the operator named and that can't be registered is an error now, not a gap in the report."""
+    if problems:
+        raise problems[0].error
 
 
 def exit_status(analysis: Analysis, fail_on: FailOn) -> int:

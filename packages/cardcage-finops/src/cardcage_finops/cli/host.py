@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from cardcage.cli.host import UNCONFINED_BANNER
+from cardcage.contracts import extension_point_of
 from cardcage.foundation.errors import Misuse
 from cardcage.manager import PluginManager, UnconfinedWarning
 from cardcage.runtime import RuntimePolicy
+from cardcage_finops.extension_points import EXTENSION_POINTS
+from cardcage_finops.pipeline.grants import is_shipped
 from cardcage_finops.places import plugin_dirs
 from cardcage_finops.report.untrusted import visible
 
@@ -42,6 +45,17 @@ async def finops_manager(
         )
         async with manager:
             yield manager
+
+
+def outside_plugins(manager: PluginManager) -> list[str]:
+    """The operator's own plugins that provide no part of an analysis: what is left for them is the hook chain."""
+    parts = {extension_point_of(point).ref for point in EXTENSION_POINTS}
+    views = (manager.plugin_info(name) for name in manager.list_plugins())
+    return [
+        view.name
+        for view in views
+        if view.enabled and not is_shipped(view.package_dir) and not parts.intersection(view.provides)
+    ]
 
 
 class _ToStderr(logging.Handler):

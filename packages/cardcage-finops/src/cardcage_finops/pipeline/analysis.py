@@ -287,6 +287,9 @@ class _Run:
     async def run_hook(self, context: AnalysisContext) -> AnalysisContext:
         """Let the chain see, and add to, what was found. The sums are the host's own, and no hook can change those."""
         self.progress.stage("running hooks")
+        for name in self.request.hooks:
+            view = self.crew.manager.plugin_info(name)
+            await self.crew.hire_for_hooks(view, "hook", capability_grants(view))
         outcome = await self.crew.manager.run_hook(POST_COST_ANALYSIS, msgspec.to_builtins(context))
         for step in outcome.steps:
             if step.error is None:

@@ -21,11 +21,12 @@ def fitted_config(plugin: PluginView, offered: Mapping[str, Any]) -> dict[str, A
 
 def capability_grants(plugin: PluginView) -> list[str]:
     """The capabilities of this pack that a plugin shipped with it asks for. Others get theirs from the operator."""
-    if not _is_shipped(plugin.package_dir):
+    if not is_shipped(plugin.package_dir):
         return []
     asked = (request.permission for request in plugin.manifest.permissions)
     return [str(one) for one in asked if one.kind is PermissionKind.CAPABILITY and one.value in CAPABILITIES]
 
 
-def _is_shipped(package_dir: Path) -> bool:
+def is_shipped(package_dir: Path) -> bool:
+    """Whether a plugin stands in a folder of this pack."""
     return any(folder.resolve() in package_dir.resolve().parents for folder in plugin_dirs())

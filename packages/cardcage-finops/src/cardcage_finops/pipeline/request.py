@@ -59,6 +59,8 @@ class AnalysisRequest:
     detector: Detector = "robust"
     budgets: Sequence[Budget] = ()
     notify: Sequence[NotifyTarget] = ()
+    hooks: Sequence[str] = ()
+    """Plugins to start for the hook chain alone. Those that are active already take part in any case."""
     report: Path | None = None
     """The HTML report that a message may point to, where one is written."""
 
