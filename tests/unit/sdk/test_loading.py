@@ -170,6 +170,27 @@ def test_modules_of_the_package_import_each_other(start_plugin: StartPlugin) -> 
     assert host.ask("word") == "hi"
 
 
+@pytest.mark.parametrize("file", [None, "plugin.py"])
+def test_modules_of_a_folder_with_an_init_may_import_each_other_relatively(
+    start_plugin: StartPlugin, file: str | None
+) -> None:
+    host = start_plugin(
+        "from .words import WORD\nfrom polite.words import WORD as SAME\n"
+        "class Polite:\n    def word(self): return [WORD, SAME, __name__]\n",
+        words="WORD = 'hi'\n",
+        __init__="",
+    )
+    host.load("Polite", file=file)
+    assert host.ask("word") == ["hi", "hi", "polite.plugin"]
+
+
+def test_a_relative_import_outside_of_a_package_fails_to_import(start_plugin: StartPlugin) -> None:
+    host = start_plugin("from .words import WORD\n", words="WORD = 'hi'\n")
+    host.greet()
+    fault = host.failure(host.call("cardcage.load", host.load_request("Polite")))
+    assert (fault.code, "no known parent package" in fault.message) == ("import_failed", True)
+
+
 @pytest.mark.parametrize(
     ("signature", "body", "answer"),
     [

@@ -122,10 +122,12 @@ def _import(entry: EntryPoint) -> ModuleType:
         sys.path.insert(0, package_dir)
     name, path = _located(entry, package_dir)
     try:
-        if path is not None:
-            return _import_file(name, path)
-        __import__(name)
-        return sys.modules[name]
+        try:
+            return _import_file(name, path) if path is not None else _import_name(name)
+        except ImportError as fault:
+            if not _wants_a_parent(fault, package_dir):
+                raise
+            return _import_in_package(entry, name, package_dir)
     except ModuleNotFoundError as fault:
         if entry.module and fault.name and (entry.module == fault.name or entry.module.startswith(fault.name + ".")):
             raise _no_module(entry, package_dir) from None
@@ -157,6 +159,25 @@ def _located(entry: EntryPoint, package_dir: str) -> tuple[str, str | None]:
     if importable and stem not in sys.modules:
         return stem, None
     return "_plugin_" + stem.replace("-", "_"), path
+
+
+def _import_name(name: str) -> ModuleType:
+    __import__(name)
+    return sys.modules[name]
+
+
+def _wants_a_parent(fault: ImportError, package_dir: str) -> bool:
+    """Whether a module in a folder with `__init__.py` failed for `from . import`: the folder is its package, then."""
+    return "no known parent package" in str(fault) and os.path.isfile(os.path.join(package_dir, "__init__.py"))
+
+
+def _import_in_package(entry: EntryPoint, name: str, package_dir: str) -> ModuleType:
+    """Import a module as part of its folder, which goes by the plugin's name."""
+    package = "".join(char if char.isalnum() else "_" for char in entry.manifest_name)
+    if package in sys.modules:
+        package = f"_plugin_{package}"
+    _import_file(package, os.path.join(package_dir, "__init__.py"))
+    return _import_name(f"{package}.{name}")
 
 
 def _import_file(name: str, path: str) -> ModuleType:

@@ -7,6 +7,7 @@ plugin that needs them brings them in.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from socket import socket
 from typing import Final, NoReturn
@@ -31,6 +32,8 @@ def serve(connection: socket | int) -> NoReturn:
         sock.setblocking(True)
         sock.set_inheritable(False)
         _tame_standard_streams()
+        # Ctrl-C in a terminal reaches the whole process group; it is the host that decides when its plugins stop.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         link = Link(sock)
         _serve(link)
     except BaseException:
@@ -75,10 +78,6 @@ def main(arguments: list[str]) -> NoReturn:
         print("usage: python -P -m cardcage_sdk.serve --fd NUMBER", file=sys.stderr)
         print("Serves one plugin on the connected socket that it inherits under that number.", file=sys.stderr)
         sys.exit(EXIT_USAGE)
-    import signal
-
-    # Ctrl-C in a terminal reaches the whole process group; it is the host that decides when its plugins stop.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Under its own name, so that there is one copy of this module and not a second one called __main__.
     from cardcage_sdk.serve import serve as serve_imported
 
