@@ -313,6 +313,9 @@ def _become_plugin(
         except SetupError as error:
             report.send(pack(("failed", layers, error.step, error.number, error.detail)))
             os._exit(1)
+        except Exception as error:
+            report.send(pack(("failed", layers, "the applier itself", 0, f"{type(error).__name__}: {error}")))
+            os._exit(1)
         # The change of uid has cleared it. Whoever ended before this line has closed the pipe.
         die_with_parent()
         if _is_closed(_ALIVE_FD):

@@ -278,8 +278,9 @@ def open_id_mapping(user: tuple[int, int], group: tuple[int, int], *, proc: str 
             raise OSError(1, "a user namespace for an id-mapped mount could not be made")
         here = f"{proc}/{child}"
         for name, (inside, outside) in (("uid_map", user), ("gid_map", group)):
-            with open(f"{here}/{name}", "w", encoding="ascii") as file:
-                file.write(f"{inside} {outside} 1")
+            # Bytes: behind the fork server's moved library there is no codec to be imported.
+            with open(f"{here}/{name}", "wb", buffering=0) as file:
+                file.write(f"{inside} {outside} 1".encode())
         return os.open(f"{here}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     finally:
         os.close(ready)

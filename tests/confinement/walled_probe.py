@@ -1,0 +1,412 @@
+"""What hostile code tries, one function each. Runs inside the walls and, as a control, without them.
+
+Every attempt runs in a process of its own, so that one that succeeds or dies spoils nothing for the next. The answer is
+what it returned, the name of the error that stopped it, or the signal that ended it.
+"""
+
+import ctypes
+import errno
+import json
+import mmap
+import os
+import resource
+import signal
+import socket
+import stat
+import struct
+import sys
+from collections.abc import Callable
+from typing import Any
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_X86_64 = os.uname().machine == "x86_64"
+
+Probe = Callable[..., Any]
+PROBES: dict[str, Probe] = {}
+
+
+def probe(function: Probe) -> Probe:
+    PROBES[function.__name__] = function
+    return function
+
+
+def main(sock: socket.socket) -> None:
+    """Answer orders, one JSON object a line: `{"probe": name, "arguments": [...]}`."""
+    with sock.makefile("rw", encoding="utf-8") as wire:
+        for line in wire:
+            order = json.loads(line)
+            ending = ENDINGS.get(order["probe"])
+            answer = attempt(order["probe"], order["arguments"]) if ending is None else {"value": "on its way"}
+            wire.write(json.dumps(answer) + "\n")
+            wire.flush()
+            if ending is not None:
+                ending()
+
+
+def attempt(name: str, arguments: list[Any]) -> dict[str, Any]:
+    """Run one probe in a child and tell what came of it."""
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(read_end)
+        try:
+            answer: dict[str, Any] = {"value": PROBES[name](*arguments)}
+        except OSError as error:
+            answer = {"error": errno.errorcode.get(error.errno or 0, type(error).__name__)}
+        except BaseException as error:
+            answer = {"error": type(error).__name__}
+        os.write(write_end, json.dumps(answer).encode())
+        os._exit(0)
+    os.close(write_end)
+    told = b""
+    while part := os.read(read_end, 65536):
+        told += part
+    os.close(read_end)
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        return {"signal": signal.Signals(os.WTERMSIG(status)).name}
+    return json.loads(told)
+
+
+# files ----------------------------------------------------------------------------------------------------------------
+
+
+@probe
+def read_file(path: str) -> str:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.read(4096)
+
+
+@probe
+def list_folder(path: str) -> list[str]:
+    return sorted(os.listdir(path))
+
+
+@probe
+def write_file(path: str, text: str = "x") -> str:
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+    return "written"
+
+
+@probe
+def open_to_write(path: str) -> str:
+    """Open without creating or truncating: enough to show that it could be written, and harmless where it could."""
+    os.close(os.open(path, os.O_WRONLY))
+    return "opened"
+
+
+@probe
+def link_into_data(source: str, target: str) -> str:
+    os.link(source, target)
+    os.unlink(target)
+    return "linked"
+
+
+@probe
+def fill(path: str, size: int) -> str:
+    block = bytes(1 << 20)
+    try:
+        with open(path, "wb") as file:
+            file.writelines(block for _ in range(size >> 20))
+    finally:
+        os.unlink(path)
+    return "filled"
+
+
+@probe
+def make_files(folder: str, count: int) -> str:
+    made: list[str] = []
+    try:
+        for number in range(count):
+            made.append(f"{folder}/{number}")
+            os.close(os.open(made[-1], os.O_CREAT | os.O_WRONLY, 0o600))
+    finally:
+        for path in made:
+            if os.path.exists(path):
+                os.unlink(path)
+    return "made"
+
+
+@probe
+def make_setuid_file(path: str) -> str:
+    with open(path, "w", encoding="utf-8"):
+        pass
+    try:
+        os.chmod(path, 0o4755)
+        return oct(os.stat(path).st_mode & 0o7777)
+    finally:
+        os.unlink(path)
+
+
+@probe
+def make_device(path: str) -> str:
+    os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 1))
+    os.unlink(path)
+    return "made"
+
+
+# who and what it can see ----------------------------------------------------------------------------------------------
+
+
+@probe
+def own_environment() -> str:
+    return json.dumps(dict(os.environ))
+
+
+@probe
+def every_environment() -> str:
+    """All environments that /proc shows."""
+    seen: list[str] = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/environ", "rb") as file:
+                    seen.append(file.read().decode(errors="replace"))
+            except OSError:
+                continue
+    return "\n".join(seen)
+
+
+@probe
+def processes() -> list[int]:
+    return sorted(int(name) for name in os.listdir("/proc") if name.isdigit())
+
+
+@probe
+def signal_process(pid: int) -> str:
+    os.kill(pid, 0)
+    return "reached"
+
+
+@probe
+def own_descriptors() -> list[int]:
+    """Those that stay open in the probe's parent, which is the plugin: the pipe of this attempt comes on top."""
+    held: list[int] = []
+    for number in range(3, 512):
+        try:
+            os.fstat(number)
+        except OSError:
+            continue
+        held.append(number)
+    return held
+
+
+@probe
+def identity() -> dict[str, Any]:
+    return {"uid": os.getuid(), "gid": os.getgid(), "groups": os.getgroups(), "host": os.uname().nodename}
+
+
+@probe
+def become_root() -> str:
+    os.setuid(0)
+    return "root"
+
+
+@probe
+def drop_groups() -> str:
+    os.setgroups([])
+    return "dropped"
+
+
+@probe
+def capabilities() -> str:
+    with open("/proc/self/status", encoding="ascii") as file:
+        return " ".join(line.split()[1] for line in file if line.startswith("Cap"))
+
+
+# network --------------------------------------------------------------------------------------------------------------
+
+
+@probe
+def connect_tcp(family: int, host: str, port: int) -> str:
+    with socket.socket(family, socket.SOCK_STREAM) as sock:
+        sock.settimeout(3)
+        sock.connect((host, port))
+    return "connected"
+
+
+@probe
+def send_udp(family: int, host: str, port: int) -> str:
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        sock.sendto(b"leak", (host, port))
+    return "sent"
+
+
+@probe
+def fast_open(host: str, port: int) -> str:
+    with socket.socket() as sock:
+        sock.sendto(b"leak", 0x20000000, (host, port))
+    return "sent"
+
+
+@probe
+def fast_open_option(host: str, port: int) -> str:
+    with socket.socket() as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, 30, 1)
+        sock.settimeout(3)
+        sock.connect((host, port))
+    return "connected"
+
+
+@probe
+def connect_unix(address: str) -> str:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect("\0" + address[1:] if address.startswith("@") else address)
+    return "connected"
+
+
+@probe
+def open_socket(family: int, kind: int, protocol: int = 0) -> str:
+    socket.socket(family, kind, protocol).close()
+    return "opened"
+
+
+@probe
+def resolve(name: str) -> str:
+    return str(socket.getaddrinfo(name, 80))
+
+
+@probe
+def interfaces() -> list[str]:
+    return [name for _, name in socket.if_nameindex()]
+
+
+# system calls ---------------------------------------------------------------------------------------------------------
+
+
+@probe
+def system_call(number: int, *arguments: int) -> int:
+    """The raw call; its error is the answer."""
+    _libc.syscall.restype = ctypes.c_long
+    result = _libc.syscall(ctypes.c_long(number), *map(ctypes.c_long, arguments))
+    if result == -1:
+        raise OSError(ctypes.get_errno(), "refused")
+    return int(result)
+
+
+@probe
+def type_into_terminal() -> str:
+    """TIOCSTI into a terminal of its own: what refuses it must not be that there is none."""
+    import fcntl
+
+    fcntl.ioctl(0, 0x5412, b"x")
+    return "typed"
+
+
+@probe
+def enter_namespace() -> str:
+    """setns with a descriptor that is no namespace: the filter speaks before the kernel looks at it."""
+    system_call(308 if _X86_64 else 268, 0, 0)
+    return "entered"
+
+
+@probe
+def call_i386() -> int:
+    """getpid by the 32-bit gate; machine code, because no library offers it."""
+    return _run_code(bytes([0xB8, 20, 0, 0, 0, 0xCD, 0x80, 0xC3]))  # mov eax, 20; int 0x80; ret
+
+
+@probe
+def call_x32() -> int:
+    return system_call(0x40000000 | 39)
+
+
+def _run_code(code: bytes) -> int:
+    page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    page.write(code)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(page))
+    return int(ctypes.CFUNCTYPE(ctypes.c_int)(address)())
+
+
+@probe
+def run_program(path: str) -> str:
+    child = os.posix_spawn(path, [path], {})
+    os.waitpid(child, 0)
+    return "ran"
+
+
+@probe
+def read_parents_memory(pid: int) -> str:
+    with open(f"/proc/{pid}/mem", "rb") as file:
+        file.seek(0x400000)
+        file.read(1)
+    return "read"
+
+
+@probe
+def trace(pid: int) -> str:
+    _libc.ptrace.restype = ctypes.c_long
+    if _libc.ptrace(16, pid, 0, 0) == -1:  # PTRACE_ATTACH
+        raise OSError(ctypes.get_errno(), "refused")
+    _libc.ptrace(17, pid, 0, 0)
+    return "traced"
+
+
+@probe
+def read_memory_of(pid: int) -> str:
+    """process_vm_readv of one byte at an address that need not exist: what counts is who says no."""
+    buffer = ctypes.create_string_buffer(1)
+    local = struct.pack("QQ", ctypes.addressof(buffer), 1)
+    remote = struct.pack("QQ", 0x1000, 1)
+    if _libc.process_vm_readv(pid, local, 1, remote, 1, 0) == -1:
+        raise OSError(ctypes.get_errno(), "refused")
+    return "read"
+
+
+def _spin() -> None:
+    while True:
+        pass
+
+
+ENDINGS: dict[str, Callable[[], object]] = {"call_x32_here": call_x32, "spin_here": _spin}
+"""What ends the plugin itself, done after the answer and not in a child."""
+
+
+# limits ---------------------------------------------------------------------------------------------------------------
+
+
+@probe
+def core_limit() -> list[int]:
+    return list(resource.getrlimit(resource.RLIMIT_CORE))
+
+
+@probe
+def raise_limit() -> str:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, 512))
+    return "raised"
+
+
+@probe
+def open_without_end() -> str:
+    held: list[int] = []
+    while len(held) < 100_000:
+        held.append(os.open("/dev/null", os.O_RDONLY))
+    return "opened"
+
+
+@probe
+def fork_bomb() -> str:
+    children: list[int] = []
+    try:
+        while len(children) < 1000:
+            child = os.fork()
+            if child == 0:
+                signal.pause()
+            children.append(child)
+    finally:
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+    return "forked"
+
+
+@probe
+def grow(size: int) -> int:
+    return len(bytearray(size))
+
+
+@probe
+def module_files() -> list[str]:
+    """Where the standard library and the wire's own packages come from."""
+    return [str(sys.modules[name].__file__) for name in ("os", "json", "msgspec") if name in sys.modules]
