@@ -3,33 +3,40 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any, Final, cast
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
 from cardcage.foundation.errors import Fault, InvalidDocument
+from cardcage.manifest.config_schema import look_up, normalise_config_schema
 from cardcage.manifest.document import FAULTS_MAX, child_path
 from cardcage.manifest.gather import describe, did_you_mean
 from cardcage.manifest.model import Manifest
 
 _SECRET_KEY: Final = re.compile(r"token|secret|password|passphrase|credential|api_?key|private_?key", re.IGNORECASE)
+_REFERENCES_MAX: Final = 20
+"""References in a row; a schema that needs more leads back to itself."""
 _HIDDEN: Final = "a value that is not shown"
 
 
 def validate_config(schema: Mapping[str, Any], config: Mapping[str, Any] | None, *, subject: str) -> dict[str, Any]:
     """A copy of the configuration with defaults filled in.
 
-    `subject` says whose it is, as the subject of a sentence. Raises `InvalidDocument(code="config_invalid")` with every
-    fault: its path, what was expected and what was found. Values that look like secrets are never shown.
+    The schema may be in any form that a manifest may hold. `subject` says whose configuration it is, as the subject of
+    a sentence. Raises `InvalidDocument(code="config_invalid")` with every fault: its path, what was expected and what was
+    found; with `code="config_schema_invalid"` where the schema itself is wrong. What looks like a secret is never shown.
     """
+    schema = _usable(json.dumps(schema, default=repr), subject) or {}
     filled = copy.deepcopy(dict(config or {}))
     faults: list[Fault] = []
     try:
         _fill_defaults(schema, schema, filled)
-        validator: Any = Draft202012Validator(dict(schema))
+        validator: Any = Draft202012Validator(schema)
         for error in validator.iter_errors(filled):
             faults += _faults_of(error)
             if len(faults) >= FAULTS_MAX:
@@ -39,6 +46,15 @@ def validate_config(schema: Mapping[str, Any], config: Mapping[str, Any] | None,
     if faults:
         raise InvalidDocument(subject, sorted(set(faults), key=str)[:FAULTS_MAX], code="config_invalid")
     return filled
+
+
+@lru_cache(maxsize=256)
+def _usable(schema_text: str, subject: str) -> dict[str, Any] | None:
+    """The schema, checked and normalised: code may hand in one that no manifest ever showed."""
+    schema, faults = normalise_config_schema(json.loads(schema_text), "config_schema")
+    if faults:
+        raise InvalidDocument(f"the schema of {subject}", faults, code="config_schema_invalid")
+    return schema
 
 
 def check_metadata(manifest: Manifest, metadata: Mapping[str, Any]) -> list[Fault]:
@@ -83,17 +99,12 @@ def _fill_defaults(root: Mapping[str, Any], schema: Any, value: Any) -> None:
 
 def _resolve(root: Mapping[str, Any], schema: Any) -> Mapping[str, Any]:
     """The schema that a `$ref` within the document leads to, or the schema itself."""
-    for _ in range(20):
-        if not isinstance(schema, Mapping):
-            return {}
-        reference = cast(Mapping[str, Any], schema).get("$ref")
-        if not isinstance(reference, str) or not reference.startswith("#/"):
-            return cast(Mapping[str, Any], schema)
-        schema = root
-        for part in reference[2:].split("/"):
-            name = part.replace("~1", "/").replace("~0", "~")
-            schema = cast(Mapping[str, Any], schema).get(name) if isinstance(schema, Mapping) else None
-    return {}
+    for _ in range(_REFERENCES_MAX):
+        reference = cast(Mapping[str, Any], schema).get("$ref") if isinstance(schema, Mapping) else None
+        if not isinstance(reference, str):
+            break
+        schema = look_up(root, reference)
+    return cast(Mapping[str, Any], schema) if isinstance(schema, Mapping) else {}
 
 
 def _faults_of(error: ValidationError) -> Iterator[Fault]:

@@ -12,7 +12,6 @@ faster than the text they are held against.
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, cast
 
@@ -21,9 +20,9 @@ from jsonschema import Draft7Validator, Draft202012Validator
 from cardcage.foundation.errors import Fault
 from cardcage.manifest.document import child_path
 from cardcage.manifest.gather import describe, did_you_mean
+from cardcage.manifest.patterns import pattern_problem
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
-PATTERN_CHARS_MAX: Final = 500
 
 TYPE_NAMES: Final[Mapping[str, str]] = {
     **{name: name for name in ("string", "integer", "number", "boolean", "array", "object", "null")},
@@ -46,6 +45,8 @@ SHORT_KEYS: Final = frozenset(
 """What an entry of the short form may hold: the words of JSON Schema, and `required` and `secret`."""
 
 _DRAFT_7: Final = re.compile(r"https?://json-schema\.org/draft-0[4-7]/schema#?")
+_REFERENCES: Final = frozenset({"$ref", "$dynamicRef"})
+_IDENTIFIERS: Final = frozenset({"$id", "$anchor", "$dynamicAnchor", "$vocabulary"})
 _SUBSCHEMAS: Final = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
 _SCHEMA_LISTS: Final = frozenset({"allOf", "anyOf", "oneOf", "prefixItems"})
 _SCHEMA_VALUES: Final = frozenset(
@@ -144,7 +145,7 @@ def _take_flag(members: dict[str, Any], key: str, path: str, faults: list[Fault]
 
 
 def _checked(schema: dict[str, Any], path: str) -> tuple[dict[str, Any] | None, list[Fault]]:
-    faults = _meta_faults(Draft202012Validator, schema, path) or list(_danger_faults(schema, path))
+    faults = _meta_faults(Draft202012Validator, schema, path) or list(_danger_faults(schema, schema, path))
     if not faults and schema.get("type") != "object":
         message = f"expected the schema of an object, found the type {describe(schema['type'])}"
         faults = [Fault(path=child_path(path, "type"), message=message)]
@@ -163,68 +164,48 @@ def _meta_faults(validator: type[Any], schema: Mapping[str, Any], path: str) -> 
     return faults
 
 
-def _danger_faults(schema: Any, path: str) -> Iterator[Fault]:
-    """References that lead out of the schema, and patterns that cannot be compiled or could take for ever."""
+def look_up(root: Mapping[str, Any], reference: str) -> Any:
+    """What `#` or `#/a/b` names in the schema, or None where it names nothing."""
+    found: Any = root
+    for part in reference[1:].split("/")[1:]:
+        name = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(found, list) and name.isdecimal() and int(name) < len(cast(list[Any], found)):
+            found = cast(list[Any], found)[int(name)]
+        else:
+            found = cast(dict[str, Any], found).get(name) if isinstance(found, dict) else None
+    return found
+
+
+def _danger_faults(root: Mapping[str, Any], schema: Any, path: str) -> Iterator[Fault]:
+    """References that lead out of the schema or nowhere, and patterns that no host should run."""
     if not isinstance(schema, dict):
         return
     for key, value in cast(dict[str, Any], schema).items():
         here = child_path(path, key)
-        if key in ("$ref", "$dynamicRef") and not str(value).startswith("#"):
-            yield Fault(
-                path=here,
-                message=f"expected a reference within the schema, such as #/$defs/name, found {describe(value)}",
-            )
-        elif key in ("$id", "$anchor", "$dynamicAnchor", "$vocabulary"):
+        if key in _REFERENCES:
+            yield from _reference_faults(root, value, here)
+        elif key in _IDENTIFIERS:
             yield Fault(path=here, message="expected no identifiers in the schema of a configuration")
         elif key == "pattern" and (problem := pattern_problem(value)):
             yield Fault(path=here, message=problem)
         elif key in _SCHEMA_VALUES:
-            yield from _danger_faults(value, here)
+            yield from _danger_faults(root, value, here)
         elif key in _SCHEMA_LISTS and isinstance(value, list):
             for index, member in enumerate(cast(list[Any], value)):
-                yield from _danger_faults(member, child_path(here, index))
+                yield from _danger_faults(root, member, child_path(here, index))
         elif key in _SUBSCHEMAS and isinstance(value, dict):
             for name, member in cast(dict[str, Any], value).items():
                 if key == "patternProperties" and (problem := pattern_problem(name)):
                     yield Fault(path=child_path(here, name), message=problem)
-                yield from _danger_faults(member, child_path(here, name))
+                yield from _danger_faults(root, member, child_path(here, name))
 
 
-def pattern_problem(pattern: Any) -> str | None:
-    """Why a regular expression cannot be accepted, or None."""
-    if not isinstance(pattern, str) or len(pattern) > PATTERN_CHARS_MAX:
-        return f"expected a pattern of at most {PATTERN_CHARS_MAX} characters"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # constructs that may change their meaning in a later Python
-            re.compile(pattern)
-    except (re.error, OverflowError, RecursionError) as error:
-        return f"expected a regular expression, found {describe(pattern)} ({error})"
-    if _repeats_a_repetition(pattern):
-        return (
-            f"expected a pattern in which no repeated group holds a repetition, found {describe(pattern)}: "
-            "such a pattern can take for ever"
-        )
-    return None
-
-
-def _repeats_a_repetition(pattern: str) -> bool:
-    """Whether a group that holds `*`, `+`, `{` or `|` is itself repeated, as in `(a+)+` and `(a|a)*`."""
-    plain = re.sub(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", "x", pattern, flags=re.DOTALL)
-    inner: list[bool] = []
-    for index, char in enumerate(plain):
-        if char == "(":
-            inner.append(False)
-        elif char in "*+{|" and inner:
-            inner[-1] = True
-        elif char == ")" and inner:
-            risky = inner.pop()
-            repeated = plain[index + 1 : index + 2] in ("*", "+", "{")
-            if risky and repeated:
-                return True
-            if inner:
-                inner[-1] = inner[-1] or risky or repeated
-    return False
+def _reference_faults(root: Mapping[str, Any], reference: Any, path: str) -> Iterator[Fault]:
+    if not isinstance(reference, str) or not re.fullmatch(r"#(?:/[^%]*)?", reference):
+        found = describe(reference)
+        yield Fault(path=path, message=f"expected a reference within the schema, such as #/$defs/name, found {found}")
+    elif not isinstance(look_up(root, reference), dict | bool):
+        yield Fault(path=path, message=f"expected a reference to a part of the schema, found {describe(reference)}")
 
 
 def _to_2020_12(schema: Any) -> Any:
