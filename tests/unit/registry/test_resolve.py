@@ -47,6 +47,13 @@ def test_a_version_out_of_range_is_named_with_what_is_installed() -> None:
     assert found.order == ("db",)
 
 
+def test_a_pre_release_will_do_where_any_version_does_and_not_for_a_range() -> None:
+    nodes = [node("any", "db"), node("some", "db >=1"), node("db", version="2.0.0-rc.1")]
+    found = resolve(nodes)
+    assert found.order == ("db", "any")
+    assert found.problems == {"some": ("needs db >=1, but 2.0.0-rc.1 is installed",)}
+
+
 def test_a_disabled_plugin_is_no_help_and_has_no_problem_of_its_own() -> None:
     found = resolve([node("app", "db"), node("db", "gone", enabled=False)])
     assert found.problems == {"app": ("needs db, which is disabled",)}

@@ -165,12 +165,19 @@ def test_a_file_that_cannot_be_read_is_refused(package: Path) -> None:
     (package / "lib").chmod(0o700)
 
 
-def test_a_name_that_is_not_utf8_is_refused(package: Path) -> None:
-    try:
-        (package / os.fsdecode(b"caf\xe9.py")).write_text("")
-    except OSError:
-        pytest.fail("this file system refuses the name itself; the test needs one that does not")
-    assert faults_of(package) == {"caf\\xe9.py": "expected a name in UTF-8"}
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        (b"caf\xe9.py", r"caf\xe9.py"),
+        (b"\x1b[31mred.py", r"\x1b[31mred.py"),
+        (b"two\nlines.py", r"two\nlines.py"),
+        ("txt.\u202eyp.exe".encode(), r"txt.\xe2\x80\xaeyp.exe"),
+    ],
+    ids=["not UTF-8", "an escape sequence", "a line feed", "a change of direction"],
+)
+def test_a_name_that_cannot_be_shown_as_it_is_is_refused(package: Path, name: bytes, shown: str) -> None:
+    (package / os.fsdecode(name)).write_text("")
+    assert faults_of(package) == {shown: "expected a name of printable characters in UTF-8"}
 
 
 def test_all_faults_are_told_at_once(package: Path) -> None:

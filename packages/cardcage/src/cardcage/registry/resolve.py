@@ -128,7 +128,8 @@ def _unmet(need: Need, found: Node | None) -> str | None:
     wanted = need.name if need.range in ("", "*") else f"{need.name} {need.range}"
     if found is None:
         return f"needs {wanted}, which is not installed"
-    if not version_matches(need.range, found.version):
+    # Any version is any version, a pre-release too; a range means what it says of them.
+    if need.range not in ("", "*") and not version_matches(need.range, found.version):
         return f"needs {wanted}, but {found.version} is installed"
     if not found.enabled:
         return f"needs {wanted}, which is disabled"

@@ -98,7 +98,7 @@ def digest_package(package_dir: Path, *, limits: PackageLimits = _NO_LIMITS_BUT_
     """The digest of the package in this folder.
 
     Raises `InvalidDocument` (code `package_invalid`) with every fault: links that leave the package, devices, pipes,
-    sockets, files that cannot be read, names that are not UTF-8, and sizes above `limits`.
+    sockets, files that cannot be read, names that are not printable UTF-8, and sizes above `limits`.
     """
     contents = read_package(package_dir, limits=limits)
     if contents.faults:
@@ -188,8 +188,10 @@ class _Walk:
                     if is_ignored(entry.name):
                         continue
                     raw = os.fsencode(entry.name)
-                    if not _is_utf8(raw):
-                        self._fault(prefix + ascii(raw)[2:-1], "expected a name in UTF-8")
+                    if not entry.name.isprintable():
+                        # Not UTF-8, or with control characters: shown in a list it could pass for another, or steer the
+                        # terminal. What is printed later is printed of names that passed here.
+                        self._fault(prefix + ascii(raw)[2:-1], "expected a name of printable characters in UTF-8")
                         continue
                     mode = entry.stat(follow_symlinks=False).st_mode
                     # A folder sorts as its contents do, whose paths go on with a slash.
