@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections import defaultdict
 from collections.abc import Callable
 from decimal import Context, Decimal
@@ -198,3 +199,30 @@ def test_kinds_of_issues_beyond_the_bound_are_counted_as_other() -> None:
     counts = {one.code: one.count for one in ledger.issues.counts()}
     assert counts["other"] == 50
     assert ledger.issues.total == 150
+
+
+def test_memory_grows_with_the_keys_of_a_bill_and_not_with_its_rows(make_batch: MakeBatch) -> None:
+    def batch(number: int) -> ChargeBatch:
+        rows: list[Row] = [
+            {
+                "BilledCost": f"{number}.{at:07d}",
+                "ServiceName": f"service {at % 7}",
+                "ResourceId": f"i-{at % 50}",
+                "ChargePeriodStart": f"2024-09-{1 + at % 28:02d}T00:00:00Z",
+            }
+            for at in range(1000)
+        ]
+        return make_batch(rows, first_row=1 + number * 1000)
+
+    ledger = Ledger()
+    ledger.add(batch(0))
+    tracemalloc.start()
+    try:
+        for number in range(1, 41):
+            ledger.add(batch(number))
+            ledger.forget_amounts()
+        grown = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert ledger.rows.taken == 41_000
+    assert grown < 1024 * 1024

@@ -83,7 +83,7 @@ def test_exact_totals_are_in_the_page_beside_the_rounded_ones(analysis: Analysis
 
 
 def test_a_failed_plugin_is_told_at_the_top(analysis: Analysis) -> None:
-    assert "notification channel is missing from this report" in html_report(analysis)
+    assert "The notification channel failed:" in html_report(analysis)
 
 
 def test_two_currencies_get_a_table_and_a_warning(make_analysis: Callable[..., Analysis]) -> None:

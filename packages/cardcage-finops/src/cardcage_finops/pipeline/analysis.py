@@ -145,6 +145,7 @@ class _Run:
             except ValueError as error:
                 raise _failed(source, source.refuse(f"sent a batch that is not one: {error}")) from error
             self.progress.advance(batch.done, self.ledger.rows.read)
+        self.ledger.forget_amounts()
         return Bill(
             name=path.name,
             size_bytes=path.stat().st_size,

@@ -178,6 +178,10 @@ class Ledger:
         self.rows.corrected += min(batch.corrected, batch.taken - refused)
         self.rows.refused += batch.refused + refused
 
+    def forget_amounts(self) -> None:
+        """Let go of the cache of amounts, which holds at most `AMOUNT_CACHE_MAX` (some 12 MiB)."""
+        self._amounts.clear()
+
     def _add_rows(self, batch: ChargeBatch) -> int:
         """Group the batch's rows, then fold the groups into the tables; answers how many rows were refused."""
         columns = [_column(batch, name) for name in (*AMOUNT_COLUMNS, *KEY_COLUMNS)]
