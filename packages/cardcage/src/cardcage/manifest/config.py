@@ -28,8 +28,9 @@ def validate_config(schema: Mapping[str, Any], config: Mapping[str, Any] | None,
     """A copy of the configuration with defaults filled in.
 
     The schema may be in any form that a manifest may hold. `subject` says whose configuration it is, as the subject of
-    a sentence. Raises `InvalidDocument(code="config_invalid")` with every fault: its path, what was expected and what was
-    found; with `code="config_schema_invalid"` where the schema itself is wrong. What looks like a secret is never shown.
+    a sentence. Raises `InvalidDocument(code="config_invalid")` with every fault: its path, what was expected and what
+    was found; with `code="config_schema_invalid"` where the schema itself is wrong. What looks like a secret is never
+    shown.
     """
     schema = _usable(json.dumps(schema, default=repr), subject) or {}
     filled = copy.deepcopy(dict(config or {}))
