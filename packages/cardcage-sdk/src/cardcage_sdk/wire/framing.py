@@ -51,7 +51,8 @@ class BinaryFrames:
         size = len(data) - _HEADER_BYTES
         if self.mid_frame or size < 0 or size > self._limit or _read_length(data)[0] != size:
             return None
-        return bytes(data[_HEADER_BYTES:])
+        # `tobytes` and a slice of bytes take a third of the time of `bytes` of a slice of a memoryview.
+        return (data.tobytes() if type(data) is memoryview else bytes(data))[_HEADER_BYTES:]
 
     def split(self, data: Data) -> Iterator[Data]:
         if not self.mid_frame:

@@ -47,6 +47,8 @@ VERSIONS: Final = (1,)
 
 _NO_STREAM: Final = -1
 
+_CLOSED: Final = State.CLOSED
+
 # As plain numbers, looked up once: members of an enumeration are slow to find, to hash and to encode.
 _HELLO: Final = int(Kind.HELLO)
 _READY: Final = int(Kind.READY)
@@ -292,7 +294,7 @@ class Session:
         session is ignored: where goodbyes cross, more may be on its way.
         """
         messages: list[Message] = []
-        if self.state is State.CLOSED or not len(data):
+        if self.state is _CLOSED or not data:
             return messages
         try:
             if self.encoding is None:
@@ -312,7 +314,7 @@ class Session:
                 check = self._checks.get(of_type)
                 if check is None or check(message):
                     messages.append(message)
-                if after is State.CLOSED:
+                if after is _CLOSED:
                     break
         except RemoteProtocolError as fault:
             raise self._broken(fault, messages) from None

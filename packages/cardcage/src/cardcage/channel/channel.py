@@ -13,7 +13,7 @@ import msgspec
 from cardcage.channel.calls import Waiting, WaitingCalls
 from cardcage.channel.driver import Driver
 from cardcage.channel.handler import ChannelHandler, CloseReason
-from cardcage.channel.limits import ChannelLimits
+from cardcage.channel.limits import IN_PLACE_PAUSE, IN_PLACE_RUN, ChannelLimits
 from cardcage.channel.peer import Peer
 from cardcage.channel.serving import Serving
 from cardcage.channel.streams import Inbox, Stream
@@ -48,6 +48,11 @@ Args = Sequence[Any] | Mapping[str, Any]
 
 _log = logging.getLogger(__name__)
 
+_READY: Final = State.READY
+
+FOREVER_S: Final = ID_MAX / 1000
+"""A timeout from here on has no form on the wire; the plugin is then told of no deadline."""
+
 REASON_CHARS_MAX: Final = 1000
 """How much of a reason a goodbye carries."""
 
@@ -78,6 +83,8 @@ class Channel:
         self._streams: dict[int, Inbox] = {}
         self._pings: dict[int, asyncio.Future[None]] = {}
         self._last_nonce = 0
+        self._in_place = 0
+        """Lone calls in a row that were answered in place; below zero, how many are to wait in the loop first."""
         self._leaving: CloseReason | None = None
         self._ending: CloseReason | None = None
         self._driver: Driver
@@ -177,18 +184,27 @@ class Channel:
         """
         session = self._session
         driver = self._driver
-        if driver.paused or session.state is not State.READY:
+        if driver.paused or session.state is not _READY:
             timeout_s = await self._until_callable(method, timeout_s)
+        deadline_ms = int(timeout_s * 1000) or 1 if timeout_s < FOREVER_S else None
         try:
-            call_id, frame = session.call(method, args, deadline_ms=_milliseconds(timeout_s), meta=meta)
+            call_id, frame = session.call(method, args, deadline_ms=deadline_ms, meta=meta)
         except LocalProtocolError as fault:
             raise self._not_begun(method, fault) from None
-        idle = not self._waiting
-        answer = self._calls.add(call_id, method, timeout_s)
-        if idle:
-            driver.write_now(frame)
-        else:
+        messages: list[Message] = []
+        if self._waiting:
             driver.write(frame)
+            self._in_place = -IN_PLACE_PAUSE
+        else:
+            driver.write_now(frame)
+            self._in_place += 1
+            if self._in_place > 0:
+                messages = self._said_in_place()
+                if len(messages) == 1 and type(first := messages[0]) is Result and first.id == call_id:
+                    return self._decoded(method, first.value, result_type)
+        answer = self._calls.add(call_id, method, timeout_s)
+        if messages:
+            self._deliver(messages)
         try:
             raw = await answer
         except asyncio.CancelledError:
@@ -196,10 +212,7 @@ class Channel:
                 answer.exception()  # Seen, though nobody is left to be told: asyncio would log it otherwise.
             self._give_up(call_id, "cancelled")
             raise
-        try:
-            return session.decode(raw, result_type)
-        except msgspec.ValidationError as fault:
-            raise self._invalid(method, "result", fault) from None
+        return self._decoded(method, raw, result_type)
 
     def stream(
         self,
@@ -401,6 +414,22 @@ class Channel:
         except Exception:
             _log.exception("the host failed to take %s of %s", what, self.who)
 
+    def _said_in_place(self) -> list[Message]:
+        """What the plugin says at once; settles how the next lone calls are to wait."""
+        if self._in_place > IN_PLACE_RUN:
+            self._in_place = 0
+            return []
+        messages = self._driver.read_in_place()
+        if not messages:
+            self._in_place = -IN_PLACE_PAUSE
+        return messages
+
+    def _decoded(self, method: str, raw: msgspec.Raw, result_type: Any) -> Any:
+        try:
+            return self._session.decode(raw, result_type)
+        except msgspec.ValidationError as fault:
+            raise self._invalid(method, "result", fault) from None
+
     # Endings
 
     async def _connect(self, sock: socket.socket) -> None:
@@ -497,9 +526,3 @@ class Channel:
         return self.who.unavailable(
             f"can't be called now: {fault.message}", retry_after_s=BUSY_RETRY_AFTER_S, method=method
         )
-
-
-def _milliseconds(seconds: float) -> int | None:
-    """A deadline for the wire: whole milliseconds, at least one; None for one beyond all bounds."""
-    milliseconds = seconds * 1000
-    return max(1, int(milliseconds)) if milliseconds < ID_MAX else None

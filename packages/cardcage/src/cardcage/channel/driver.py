@@ -4,6 +4,9 @@ Writing. A frame goes out at once where nothing else is under way, which saves a
 gathered until the end of the turn and go out as one write. What the peer leaves unread is bounded: above a soft limit
 callers wait, and a peer that stays there too long, or takes it above a hard limit, is disconnected.
 
+Waiting in place. A turn of the event loop costs more than a short call to a plugin. So the answer to a lone call is
+looked for on the socket itself for some microseconds, with the core offered to the plugin, before the loop is asked.
+
 Reading. All channels of a loop read into one buffer: the session copies what it keeps before the next read can happen,
 and looks at no byte beyond those just read.
 """
@@ -12,13 +15,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
 from cardcage.channel.handler import CloseReason
-from cardcage.channel.limits import COALESCE_BYTES, READ_BUFFER_BYTES, ChannelLimits
+from cardcage.channel.limits import COALESCE_BYTES, IN_PLACE_S, READ_BUFFER_BYTES, ChannelLimits
 from cardcage_sdk.wire import Message, RemoteProtocolError, Session
+
+yield_core: Callable[[], None] | None = getattr(os, "sched_yield", None)
+"""Lets the plugin run where it shares this core. None on systems that cannot."""
 
 _read_buffers: WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = WeakKeyDictionary()
 
@@ -43,6 +50,7 @@ class Driver(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self._buffer = _read_buffer(self._loop)
         self._transport: asyncio.Transport
+        self._sock: socket.socket
         self._gathered: list[bytes] = []
         self._gathered_bytes = 0
         self._writable: asyncio.Future[None] | None = None
@@ -62,6 +70,7 @@ class Driver(asyncio.BufferedProtocol):
         except BaseException:
             sock.close()
             raise
+        driver._sock = sock
         return driver
 
     # Writing
@@ -79,10 +88,42 @@ class Driver(asyncio.BufferedProtocol):
 
     def write_now(self, frame: bytes) -> None:
         """Write at once, behind what was gathered before."""
-        if self._gathered:
+        if self._gathered or self.ended:
             self.write(frame)
-        elif not self.ended:
-            self._transport.write(frame)
+            return
+        if not self._transport.get_write_buffer_size():
+            # Past the transport, which has nothing of its own to send: that saves a microsecond, and some event loops
+            # write only at the end of their turn.
+            try:
+                sent = self._sock.send(frame)
+            except OSError:
+                sent = 0  # Full, or broken: the transport finds out which.
+            if sent == len(frame):
+                return
+            frame = frame[sent:]
+        self._transport.write(frame)
+
+    def read_in_place(self) -> list[Message]:
+        """Give the plugin a moment to answer before the loop is asked to wait; what it said, which may be nothing.
+
+        Reads the socket as the transport would. An end or an error of the socket is left for the transport to find.
+        """
+        if yield_core is None:
+            return []
+        until_s = 0.0
+        while True:
+            yield_core()
+            try:
+                count = self._sock.recv_into(self._buffer)
+            except BlockingIOError:
+                now_s = self._loop.time()
+                until_s = until_s or now_s + IN_PLACE_S
+                if now_s < until_s:
+                    continue
+                return []
+            except OSError:
+                return []
+            return self._read(count) if count else []
 
     async def writable(self) -> None:
         """Wait while too much is unsent. Returns too once the channel has ended: the next step finds out."""
@@ -148,17 +189,7 @@ class Driver(asyncio.BufferedProtocol):
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        if self.ended:
-            return
-        try:
-            messages = self._session.receive_data(self._buffer[:nbytes])
-        except RemoteProtocolError as fault:
-            self._on_messages(fault.received)
-            self.disconnect("protocol_error", fault.message.removeprefix("the plugin "), fault.farewell)
-            return
-        if self._late_frame is not None or self._session.mid_frame:
-            self._watch_frame(bool(messages))
-        if messages:
+        if not self.ended and (messages := self._read(nbytes)):
             self._on_messages(messages)
 
     def eof_received(self) -> bool:
@@ -185,6 +216,18 @@ class Driver(asyncio.BufferedProtocol):
         self._wake_writers()
 
     # Watching the peer
+
+    def _read(self, count: int) -> list[Message]:
+        """Feed the session. At a fault, return what came before it and disconnect once that has been taken."""
+        try:
+            messages = self._session.receive_data(self._buffer[:count])
+        except RemoteProtocolError as fault:
+            what = fault.message.removeprefix("the plugin ")
+            self._loop.call_soon(self.disconnect, "protocol_error", what, fault.farewell)
+            return fault.received
+        if self._late_frame is not None or self._session.mid_frame:
+            self._watch_frame(bool(messages))
+        return messages
 
     def _watch_frame(self, progress: bool) -> None:
         """Time the frame that is under way, from its first byte."""
