@@ -32,6 +32,7 @@ class Score:
     reports: int
     right: int
     delays: tuple[int, ...]
+    kinds_right: int
     missed: tuple[str, ...] = ()
 
     @property
@@ -59,6 +60,7 @@ def score(plan: EstatePlan, reports: list[CostAnomaly]) -> Score:
     right: set[int] = set()
     delays: list[int] = []
     missed: list[str] = []
+    kinds_right = 0
     for truth in plan.anomalies:
         first, last = plan.day(truth.first_day).isoformat(), plan.day(truth.last_day).isoformat()
         account = ACCOUNTS[truth.account][0]
@@ -71,6 +73,7 @@ def score(plan: EstatePlan, reports: list[CostAnomaly]) -> Score:
         ]
         right.update(hits)
         if hits:
+            kinds_right += any(reports[index].kind == truth.kind for index in hits)
             begun = min(reports[index].first_day for index in hits)
             delays.append(next(day for day in range(plan.days) if plan.day(day).isoformat() == begun) - truth.first_day)
         else:
@@ -81,6 +84,7 @@ def score(plan: EstatePlan, reports: list[CostAnomaly]) -> Score:
         reports=len(reports),
         right=len(right),
         delays=tuple(delays),
+        kinds_right=kinds_right,
         missed=tuple(missed),
     )
 
@@ -93,6 +97,7 @@ def together(scores: list[Score]) -> Score:
         reports=sum(one.reports for one in scores),
         right=sum(one.right for one in scores),
         delays=tuple(delay for one in scores for delay in one.delays),
+        kinds_right=sum(one.kinds_right for one in scores),
         missed=tuple(text for one in scores for text in one.missed),
     )
 
@@ -121,10 +126,13 @@ def main() -> None:
     parser.add_argument("--missed", action="store_true", help="list the truths that the robust detector missed")
     arguments = parser.parse_args()
     found = evaluate(range(arguments.first_seed, arguments.first_seed + arguments.seeds))
-    print(f"{'detector':<28}{'recall':>8}{'precision':>11}{'reports':>9}{'truths':>8}{'delay, days':>13}")
+    heads = f"{'recall':>8}{'precision':>11}{'reports':>9}{'truths':>8}{'delay, days':>13}{'kind right':>12}"
+    print(f"{'detector':<28}{heads}")
     for name, one in found.items():
         delay = mean(one.delays) if one.delays else 0.0
-        print(f"{name:<28}{one.recall:>8.3f}{one.precision:>11.3f}{one.reports:>9}{one.truths:>8}{delay:>13.1f}")
+        print(
+            f"{name:<28}{one.recall:>8.3f}{one.precision:>11.3f}{one.reports:>9}{one.truths:>8}{delay:>13.1f}{one.kinds_right:>12}"
+        )
     if arguments.missed:
         print(*found["robust"].missed, sep="\n")
 

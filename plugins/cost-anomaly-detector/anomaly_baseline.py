@@ -79,7 +79,6 @@ class _Scan:
     """One walk over a series, day by day, keeping which days were normal."""
 
     def __init__(self, values: list[float], season: list[float], settings: RobustSettings) -> None:
-        self.values = values
         self.season = season
         self.settings = settings
         self.free = [value / factor for value, factor in zip(values, season, strict=True)]
@@ -91,7 +90,7 @@ class _Scan:
     def runs(self) -> list[Run]:
         found: list[Run] = []
         open_run: list[int] = []
-        for day in range(MIN_HISTORY_DAYS, len(self.values)):
+        for day in range(MIN_HISTORY_DAYS, len(self.free)):
             if open_run and len(open_run) < RELEARN_DAYS and self._out(self.free[day], self.level, ease=0.5):
                 open_run.append(day)
                 continue
@@ -138,8 +137,8 @@ class _Scan:
 
     def _run(self, days: list[int]) -> Run:
         expected = [self.level * self.season[day] for day in days]
-        excess = [self.values[day] - usual for day, usual in zip(days, expected, strict=True)]
-        score = min(1e6, max(self.free[day] - self.level for day in days) / self.deviation)
+        excess = [self.free[day] - self.level for day in days]
+        score = min(1e6, max(excess) / self.deviation)
         return Run(first=days[0], last=days[-1], kind=_kind(excess), expected=expected, score=score)
 
 

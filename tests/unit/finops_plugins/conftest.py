@@ -17,7 +17,7 @@ import msgspec
 import pytest
 import yaml
 
-from cardcage_sdk.wire import Error, Hello, Item, Message, Result, Role, Session
+from cardcage_sdk.wire import Call, Error, Hello, Item, Message, Result, Role, Session
 
 P = TypeVar("P")
 T = TypeVar("T")
@@ -63,6 +63,8 @@ class Served:
     def __init__(self, folder: Path, config: Mapping[str, Any], data_dir: Path) -> None:
         self.session = Session(Role.HOST)
         self.received: list[Message] = []
+        self.asked: list[tuple[str, Any]] = []
+        """The plugin's own calls of the host; each is answered with True."""
         self.sock, theirs = socket.socketpair()
         self.sock.settimeout(WAIT_S)
         with theirs:
@@ -100,7 +102,7 @@ class Served:
             self.process.kill()
             self.process.wait()
 
-    def call(self, result: type[T], method: str, *args: Any) -> T:
+    def call(self, result: Any, method: str, *args: Any) -> Any:
         """Call a method; its result in the declared type."""
         return self._call(method, msgspec.to_builtins(args), result)
 
@@ -141,7 +143,11 @@ class Served:
     def _receive(self) -> None:
         data = self.sock.recv(1 << 16)
         assert data, "the plugin hung up"
-        self.received += self.session.receive_data(data)
+        for message in self.session.receive_data(data):
+            self.received.append(message)
+            if isinstance(message, Call):
+                self.asked.append((message.method, self.session.decode(message.args)))
+                self.sock.sendall(self.session.result(message.id, True))
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cardcage_finops.interfaces import AnomalyDetectorPlugin
-from cardcage_finops.models import CostAnomaly, DailyCost
+from cardcage_finops.models import AnalysisContext, CostAnomaly, DailyCost
 
 if TYPE_CHECKING:
     from .conftest import Shipped
@@ -174,6 +174,26 @@ def test_any_series_gives_anomalies_whose_amounts_agree(project_root: Path, cent
         assert found.impact == found.actual - found.expected
         assert found.impact >= 10
         last = found.last_day
+
+
+@pytest.mark.parametrize(
+    ("config", "growth", "alerts"),
+    [
+        ({"alert": True}, 0.26, 1),
+        ({"alert": True}, 0.25, 0),
+        ({"alert": True, "min_change": 0.3}, 0.26, 0),
+        ({}, 9.0, 0),
+    ],
+)
+def test_the_hook_raises_an_alert_above_the_threshold_where_it_is_asked_to(
+    shipped: Shipped, tmp_path: Path, config: dict[str, Any], growth: float, alerts: int
+) -> None:
+    context = AnalysisContext(daily_spike=growth, daily_spike_day="2025-01-08")
+    with shipped.serve("cost-anomaly-detector", config, tmp_path) as served:
+        after = served.call(AnalysisContext | None, "cardcage.hook", "post_cost_analysis", "watch_daily_spike", context)
+        expected = ("alerts.trigger", ["CostSpikeDetected", {"growth": growth, "day": "2025-01-08"}])
+        assert served.asked == [expected] * alerts
+    assert after is None
 
 
 def test_a_served_plugin_gives_the_same_and_offers_its_hook(shipped: Shipped, detect: Detect, tmp_path: Path) -> None:

@@ -84,6 +84,7 @@ def test_the_robust_detector_beats_the_plain_rule_on_20_seeds(evaluation: Any) -
     assert robust.precision > 5 * rule.precision
     assert robust.recall >= 0.95
     assert robust.precision >= 0.9
+    assert robust.kinds_right >= 0.95 * robust.truths
 
 
 def test_the_size_that_the_sample_command_makes_by_default_is_judged_well_too(evaluation: Any) -> None:
