@@ -40,6 +40,13 @@ def test_what_was_written_is_there_when_the_file_is_opened_again(tmp_path: Path)
     assert dict(SqlStore(f"sqlite:///{tmp_path}/registry.db").settings()) == {"colour": "green"}
 
 
+@pytest.mark.parametrize("name", ["with space?x=1#y%20z.db", "ünïcode.db", ":memory", "sqlite"])
+def test_a_path_may_hold_any_characters(tmp_path: Path, name: str) -> None:
+    SqlStore(tmp_path / name).commit(PutSetting(name="a", value=1))
+    assert (tmp_path / name).is_file()
+    assert dict(SqlStore(tmp_path / name).settings()) == {"a": 1}
+
+
 def test_the_file_and_its_logs_are_private_whatever_the_umask(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
@@ -136,6 +143,28 @@ def test_a_file_of_a_newer_cardcage_is_refused_with_both_revisions(tmp_path: Pat
         SqlStore(path)
     assert raised.value.fields["found"] == "9001"
     assert raised.value.hint
+
+
+def test_a_file_whose_revision_nobody_made_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "registry.db"
+    SqlStore(path).close()
+    strange = sqlite3.connect(path)
+    strange.execute("UPDATE alembic_version SET version_num = '0000-strange'")
+    strange.commit()
+    strange.close()
+    with pytest.raises(Misuse, match="0000-strange") as raised:
+        SqlStore(path)
+    assert raised.value.code == "store_unusable"
+
+
+def test_a_full_disk_is_told_and_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "registry.db"
+    store = SqlStore(path)
+    store.commit(PutSetting(name="small", value=1))
+    store._engine.raw_connection().driver_connection.execute("PRAGMA max_page_count = 1")  # pyright: ignore
+    with pytest.raises(Misuse, match="is full"):
+        store.commit(PutSetting(name="large", value="x" * 10_000_000))
+    assert dict(store.settings()) == {"small": 1}
 
 
 @pytest.mark.parametrize("url", ["postgresql://user:secret@db.example.com/cardcage", "mysql://x", "://"])

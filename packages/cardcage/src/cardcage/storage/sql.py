@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final, assert_never
 
 from sqlalchemy import Connection, create_engine, delete, event, func, insert, select, update
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError
 from sqlalchemy.pool import StaticPool
 
@@ -73,7 +73,7 @@ class SqlStore:
         if self.where != IN_MEMORY:
             _make_private_file(Path(self.where))
         self._engine = create_engine(
-            f"sqlite:///{self.where}",
+            URL.create("sqlite", database=self.where),
             poolclass=StaticPool,
             connect_args={"check_same_thread": False, "timeout": busy_timeout_s, "isolation_level": None},
         )
@@ -244,10 +244,11 @@ def _translated(where: str) -> Generator[None]:
             ) from error
         if code & 0xFF in (sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISUSE, sqlite3.SQLITE_ERROR):
             raise
+        damaged = code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
         raise Misuse(
-            f'the registry "{where}" cannot be used: expected a sound SQLite file, found: {error.orig}',
+            f'the registry "{where}" cannot be used: expected a sound SQLite file and free space, found: {error.orig}',
             code="store_unusable",
-            hint="restore it from a backup, or move it away: plugins are then registered anew",
+            hint="restore it from a backup, or move it away: plugins are then registered anew" if damaged else None,
             path=where,
         ) from error
 
@@ -284,13 +285,21 @@ def _migrate(connection: Connection, where: str) -> None:
     # Alembic takes longer to import than the rest of opening takes to run, and is needed about once in a file's life.
     from alembic import command
     from alembic.config import Config
+    from alembic.util import CommandError
 
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
     connection.exec_driver_sql(f"PRAGMA application_id = {schema.APPLICATION_ID}")
-    command.upgrade(config, schema.NEWEST_REVISION)
+    try:
+        command.upgrade(config, schema.NEWEST_REVISION)
+    except CommandError as error:
+        raise Misuse(
+            f'the registry "{where}" cannot be used: expected a schema revision that Cardcage made, found: {error}',
+            code="store_unusable",
+            path=where,
+        ) from error
     assert _revision(connection, where) == schema.NEWEST_REVISION
 
 
