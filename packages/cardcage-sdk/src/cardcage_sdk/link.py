@@ -177,7 +177,7 @@ class Link:
             case Ready():
                 self.ready = True
             case Goodbye():
-                self.leave(0, "goodbye", "as the host asked")
+                self.leave(0, "stopping", "as the host asked")
             case _:
                 pass  # logs, metrics and pongs of the host's mean nothing here
 
@@ -248,7 +248,7 @@ class Link:
         self.send(data)
         del self.jobs[job.call.id]
 
-    def leave(self, status: int, code: str = "goodbye", message: str = "") -> NoReturn:
+    def leave(self, status: int, code: str = "stopping", message: str = "") -> NoReturn:
         """Say goodbye where that is possible and end the process, at once: no code of the plugin runs any more."""
         try:
             for job in list(self.jobs.values()):

@@ -21,6 +21,10 @@ class LoadRequest(msgspec.Struct, kw_only=True):
     context: dict[str, Any]
 
 
+# Types are resolved at the first use; this one is the fork server's rather than that of each of its children.
+msgspec.msgpack.Decoder(LoadRequest)
+
+
 class Reserved(NamedTuple):
     """A reserved method: the type of its argument list, and what it does."""
 

@@ -15,6 +15,7 @@ from typing import Final, NoReturn
 from cardcage_sdk import __version__
 from cardcage_sdk.blocking import BlockingServer
 from cardcage_sdk.link import Link
+from cardcage_sdk.plugin import Plugin as Plugin  # what nearly every plugin imports first
 
 EXIT_SOFTWARE: Final = 70
 """EX_SOFTWARE of sysexits.h: this package has a bug."""
