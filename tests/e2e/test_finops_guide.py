@@ -39,3 +39,18 @@ def test_the_guide_names_every_option_of_analyze(project_root: Path) -> None:
     options = set(re.findall(r"^\s+(?:-\w, )?(--[a-z-]+)", done.stdout, re.MULTILINE)) - {"--help", "--progress"}
     assert {"--metrics", "--json", "--html", "--notify", "--budget", "--isolation", "--detector"} <= options
     assert [option for option in sorted(options) if option not in guide] == []
+
+
+def test_the_demonstration_comes_out_as_it_says(project_root: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(project_root / "scripts" / "demo"), str(tmp_path / "demo")],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "WRONG" not in done.stdout
+    assert "\x1b" not in done.stdout
+    assert done.stdout.splitlines()[-1].endswith(str(tmp_path / "demo" / "report.html"))
+    assert (tmp_path / "demo" / "report.html").is_file()
