@@ -40,7 +40,7 @@ class Store(Protocol):
         """Make all the changes, in their order, or none of them.
 
         Raises `Misuse` with code `plugin_unknown`, `instance_unknown`, `instance_exists` or `uids_exhausted`; nothing
-        was changed then. Raises `Unavailable` where another process holds the store for longer than the store waits.
+        was changed then. Raises `Unavailable` where another process holds the store for too long, or the disk is full.
         """
         ...
 

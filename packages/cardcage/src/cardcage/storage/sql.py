@@ -242,11 +242,15 @@ def _translated(where: str) -> Generator[None]:
                 retry_after_s=1.0,
                 path=where,
             ) from error
+        if code & 0xFF == sqlite3.SQLITE_FULL:
+            raise Unavailable(
+                f'the registry "{where}" cannot be written: the disk is full', code="store_full", path=where
+            ) from error
         if code & 0xFF in (sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISUSE, sqlite3.SQLITE_ERROR):
             raise
         damaged = code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
         raise Misuse(
-            f'the registry "{where}" cannot be used: expected a sound SQLite file and free space, found: {error.orig}',
+            f'the registry "{where}" cannot be used: expected a sound SQLite file, found: {error.orig}',
             code="store_unusable",
             hint="restore it from a backup, or move it away: plugins are then registered anew" if damaged else None,
             path=where,
