@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 MESSAGE = b"x" * 100
@@ -42,7 +42,7 @@ class RawEcho:
 
 
 @contextmanager
-def raw_echo() -> Iterator[RawEcho]:
+def raw_echo() -> Generator[RawEcho]:
     """Start the other Python; ended on the way out."""
     ours, theirs = socket.socketpair()
     with ours:

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -29,6 +29,8 @@ Watch = Callable[[str, "LogLine"], None]
 UNCONFINED_BANNER: Final = (
     "!! UNCONFINED: plugins run WITHOUT WALLS, with all rights of this user over files, network and processes !!"
 )
+
+_HANG_GRACE_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +70,7 @@ async def open_host(
     timeout_s: float | None = None,
     isolation: str = "process",
     watch: Watch | None = None,
-) -> AsyncIterator[Host]:
+) -> AsyncGenerator[Host]:
     """Open the state folder and a manager. Nothing is started.
 
     With a `target`, its instance is used with this `config` and these `grants` where they are given, and with those
@@ -81,19 +83,21 @@ async def open_host(
 
     home = Home.open(state_dir or default_state_dir())
     store = SqlStore(home.registry)
+    trial: TrialStore | None = None
     try:
-        used: Store = store
         if target is not None:
-            used = TrialStore(store, trial_record(store, target, config=config, grants=grants))
+            trial = TrialStore(store, trial_record(store, target, config=config, grants=grants))
         files = LogFiles(home.root)
         instances = {target.plugin: target.instance} if target else {}
         manager = PluginManager(
-            state_dir=home.root, store=used, isolation=isolation, auto_start=False, policy=_policy(timeout_s)
+            state_dir=home.root, store=trial or store, isolation=isolation, auto_start=False, policy=_policy(timeout_s)
         )
         with _recorded(LogRecorder(files, instances, watch)), _warned_loudly():
             async with manager:
                 yield Host(manager=manager, store=store, home=home, logs=files)
     finally:
+        if trial is not None:
+            trial.forget_blank()
         store.close()
 
 
@@ -132,14 +136,17 @@ def _policy(timeout_s: float | None) -> RuntimePolicy:
 
     if timeout_s is None:
         return RuntimePolicy()
-    short_s = min(timeout_s, STOP_TIMEOUT_S)
+    # What missed its deadline is ended with the command anyway, so it gets little time to say that it is alive.
     return RuntimePolicy(
-        call_timeout_s=timeout_s, start_timeout_s=timeout_s, stop_timeout_s=short_s, hang_grace_s=short_s
+        call_timeout_s=timeout_s,
+        start_timeout_s=timeout_s,
+        stop_timeout_s=min(timeout_s, STOP_TIMEOUT_S),
+        hang_grace_s=min(timeout_s, _HANG_GRACE_S),
     )
 
 
 @contextlib.contextmanager
-def _recorded(recorder: LogRecorder) -> Iterator[None]:
+def _recorded(recorder: LogRecorder) -> Generator[None]:
     logger = logging.getLogger("cardcage.plugin")
     before = logger.level, logger.propagate
     logger.setLevel(logging.DEBUG)
@@ -153,18 +160,15 @@ def _recorded(recorder: LogRecorder) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _warned_loudly() -> Iterator[None]:
+def _warned_loudly() -> Generator[None]:
     """Say in capitals what Python would whisper as a warning."""
     from cardcage.manager import UnconfinedWarning
 
     def show(message: Warning | str, category: type[Warning], *rest: Any, **named: Any) -> None:
         if issubclass(category, UnconfinedWarning):
-            red, plain = (
-                ("\x1b[1;41;97m", "\x1b[0m")
-                if sys.stderr.isatty() and not os.environ.get(environment.NO_COLOR)
-                else ("", "")
-            )
-            print(f"{red}{UNCONFINED_BANNER}{plain}", file=sys.stderr, flush=True)
+            coloured = sys.stderr.isatty() and not os.environ.get(environment.NO_COLOR)
+            banner = f"\x1b[1;41;97m{UNCONFINED_BANNER}\x1b[0m" if coloured else UNCONFINED_BANNER
+            print(banner, file=sys.stderr, flush=True)
         else:
             print(f"cardcage: warning: {message}", file=sys.stderr)
 

@@ -75,13 +75,14 @@ class LogRecorder(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line down. A full disk must not end the run that is being logged."""
-        line, plugin = getattr(record, "plugin_line", None), getattr(record, "plugin", None)
+        line: Any = getattr(record, "plugin_line", None)
+        plugin: str | None = getattr(record, "plugin", None)
         if line is None or plugin is None:
             return
         if self._watch is not None:
             self._watch(plugin, line)
         with contextlib.suppress(OSError):
-            self._files.append(self._instances.get(plugin, plugin), line.to_json())
+            self._files.append(self._instances.get(plugin) or plugin, line.to_json())
 
 
 def _older(path: Path) -> Path:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
+import os
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import typer
 
 from cardcage.cli.exits import ExitCode
+from cardcage.cli.loop import run
 from cardcage.cli.options import Config, Grant, Isolation, Json, PluginName, StateDir, read_config
 from cardcage.cli.text import console, facts, print_json, safe, table
 
 if TYPE_CHECKING:
-    from cardcage.sandbox import MachineReport, SandboxPlan
+    from cardcage.sandbox.plan import SandboxPlan
+    from cardcage.sandbox.report import MachineReport
 
 _STYLES: Final = {"enforced": "green", "best-effort": "yellow", "unavailable": "red", "off": "dim"}
 
 
 def doctor(as_json: Json = False) -> None:
     """Try every layer of the walls on this machine, and say which hold. Status 1 where the strict floor is not met."""
-    from cardcage.sandbox import examine
+    from cardcage.sandbox.doctor import examine
     from cardcage.sandbox.plan import STRICT_FLOOR
 
     machine = examine()
@@ -67,7 +69,7 @@ def plan(
 
     target = Target.parse(name)
     settings: dict[str, Any] = {"config": read_config(config), "grants": grant, "isolation": isolation}
-    walls = asyncio.run(_plan(target, state_dir, settings))
+    walls = run(_plan(target, state_dir, settings))
     if as_json:
         print_json(walls.to_json())
     else:
@@ -86,7 +88,7 @@ def _print_plan(plan: SandboxPlan) -> None:
     out = console()
     out.print(f"{plan.instance} {safe(plan.plugin_version)}, isolation {plan.isolation}", style="bold")
     identity = plan.identity
-    outside = "the host's own user" if identity.outside_uid is None else f"uid {identity.outside_uid}"
+    outside = f"uid {identity.outside_uid}" if identity.outside_uid is not None else _outside()
     out.print(
         facts(
             {
@@ -105,10 +107,15 @@ def _print_plan(plan: SandboxPlan) -> None:
     out.print("\nsees these files, and no others")
     shown = table("path", "what", "may")
     for mount in plan.mounts:
-        may = "write" if mount.writable else "execute" if mount.executable else "read"
+        may = "read, write" if mount.writable else "read, execute" if mount.executable else "read"
         what = mount.source if mount.kind == "bind" else f"{mount.kind} {mount.source}".strip()
         shown.add_row(safe(mount.target), safe(what), may + (" (granted)" if mount.granted else ""))
     out.print(shown)
+
+
+def _outside() -> str:
+    """Who an instance without a user id is: under root it is given one of its own when it is first started."""
+    return "the host's own user" if os.geteuid() else "a uid of its own, from its first start on,"
 
 
 def version(as_json: Json = False) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cardcage.cli.loop import run
 from cardcage.cli.options import Json, PluginName, StateDir
 from cardcage.cli.text import console, facts, print_json, safe, table
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def list_(state_dir: StateDir = None, as_json: Json = False) -> None:
     """List the registered plugins."""
-    asyncio.run(_list(state_dir, as_json))
+    run(_list(state_dir, as_json))
 
 
 async def _list(state_dir: StateDir, as_json: bool) -> None:
@@ -49,7 +49,7 @@ async def _list(state_dir: StateDir, as_json: bool) -> None:
 
 def info(name: PluginName, state_dir: StateDir = None, as_json: Json = False) -> None:
     """Show everything known about one plugin: manifest, digest, what it asks for and what it offers."""
-    view, _ = asyncio.run(_view(name, state_dir))
+    view, _ = run(_view(name, state_dir))
     if as_json:
         print_json({**view.to_json(), "manifest": view.manifest.model_dump(mode="json")})
         return
@@ -60,8 +60,8 @@ def info(name: PluginName, state_dir: StateDir = None, as_json: Json = False) ->
         facts(
             {
                 "description": view.description or None,
-                "author": manifest.author,
-                "license": manifest.license,
+                "author": manifest.author or None,
+                "license": manifest.license or None,
                 "type": view.type,
                 "runtime": manifest.runtime.value,
                 "entry point": manifest.entrypoint.raw,
@@ -96,7 +96,7 @@ def print_permissions(manifest: Any) -> None:
 
 def status(name: PluginName, state_dir: StateDir = None, as_json: Json = False) -> None:
     """Say whether a plugin would be started, and what it said last."""
-    view, records = asyncio.run(_view(name, state_dir))
+    view, records = run(_view(name, state_dir))
     last = _log_files(state_dir).last(name, 5)
     if as_json:
         print_json(
@@ -135,7 +135,7 @@ def instances(
     as_json: Json = False,
 ) -> None:
     """List the instances that are remembered, each with its config and grants."""
-    records = asyncio.run(_instances(name, state_dir))
+    records = run(_instances(name, state_dir))
     if as_json:
         print_json([_record_json(record) for record in records])
         return
@@ -186,7 +186,7 @@ def logs(
     as_json: Json = False,
 ) -> None:
     """Show what a plugin said in its last runs: log messages, prints, and the host's notes. JSON is one line each."""
-    asyncio.run(_view(name, state_dir))  # an unknown name is an error, not an empty log
+    run(_view(name, state_dir))  # an unknown name is an error, not an empty log
     files = _log_files(state_dir)
     for line in files.last(name, lines):
         _print_line(line, as_json)

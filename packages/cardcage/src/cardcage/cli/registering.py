@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cardcage.cli.loop import run
 from cardcage.cli.options import Config, Grant, Isolation, Json, PluginName, StateDir, Timeout, read_config
 from cardcage.cli.plugins import print_permissions
 from cardcage.cli.text import console, facts, print_json, safe
@@ -76,7 +76,7 @@ def _release_json(release: VerifiedRelease) -> dict[str, Any]:
 
 def register(path: PackagePath, state_dir: StateDir = None, as_json: Json = False) -> None:
     """Verify a package and register it, without starting it. `cardcage plugin load` proves that it loads, too."""
-    asyncio.run(_register(path, state_dir, as_json))
+    run(_register(path, state_dir, as_json))
 
 
 async def _register(path: Path, state_dir: StateDir, as_json: bool) -> None:
@@ -111,7 +111,7 @@ def load(
         "timeout_s": timeout,
         "isolation": isolation,
     }
-    proof = asyncio.run(_load(path, target, state_dir, settings))
+    proof = run(_load(path, target, state_dir, settings))
     if as_json:
         print_json(proof)
         return
@@ -169,7 +169,7 @@ async def _undo(host: Host, target: Target, before: InstalledPlugin | None, know
 
 def remove(name: PluginName, state_dir: StateDir = None, as_json: Json = False) -> None:
     """Take a plugin and its instances out of the registry. Its data folder stays."""
-    asyncio.run(_remove(name, state_dir, as_json))
+    run(_remove(name, state_dir, as_json))
 
 
 async def _remove(name: str, state_dir: StateDir, as_json: bool) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cardcage.cli.loop import run
 from cardcage.cli.options import (
     Config,
     Grant,
@@ -25,7 +25,7 @@ from cardcage.cli.text import console, print_json, safe, write_line
 if TYPE_CHECKING:
     from cardcage.cli.host import Host, Target
     from cardcage.runtime import LogLine
-    from cardcage.sandbox import EnforcementReport
+    from cardcage.sandbox.report import EnforcementReport
 
 
 class Stopwatch:
@@ -67,7 +67,7 @@ def start(
         "timeout_s": timeout,
         "isolation": isolation,
     }
-    asyncio.run(_start(Target.parse(name), state_dir, settings, foreground=foreground, as_json=as_json))
+    run(_start(Target.parse(name), state_dir, settings, foreground=foreground, as_json=as_json))
 
 
 async def _start(
@@ -133,6 +133,8 @@ def _remember(host: Host, target: Target, *, config: dict[str, Any] | None, gran
 
 async def _until_ended(host: Host, target: Target) -> None:
     """Keep it running until Ctrl-C cancels this, or until the platform gives up on the plugin."""
+    import asyncio
+
     gave_up = asyncio.Event()
 
     def see(event: Any) -> None:
@@ -158,7 +160,7 @@ def _print_log_line(plugin: str, line: LogLine) -> None:
 
 def stop(name: PluginName, state_dir: StateDir = None, as_json: Json = False) -> None:
     """Disable a plugin, or one instance of it: no host starts it any more. One in a foreground elsewhere goes on."""
-    asyncio.run(_stop(name, state_dir, as_json))
+    run(_stop(name, state_dir, as_json))
 
 
 async def _stop(name: str, state_dir: StateDir, as_json: bool) -> None:
@@ -217,7 +219,7 @@ def call(
         "timeout_s": timeout,
         "isolation": isolation,
     }
-    result = asyncio.run(_call(Target.parse(name), method, read_arguments(arguments or []), state_dir, settings))
+    result = run(_call(Target.parse(name), method, read_arguments(arguments or []), state_dir, settings))
     print_json({"result": result} if as_json else result)
 
 

@@ -57,7 +57,7 @@ def _scaffold(name: str, type_: str | None) -> Scaffold:
     from cardcage.cli.stubs import stub_of
     from cardcage.contracts import index_points
     from cardcage.foundation.names import InterfaceRef
-    from cardcage.manager.packs import SDK_LIBRARIES, installed_packs
+    from cardcage.manager.packs import installed_packs, library_dirs
 
     if type_ is None:
         return Scaffold(name=name)
@@ -72,7 +72,7 @@ def _scaffold(name: str, type_: str | None) -> Scaffold:
             code="unknown_plugin_type",
             hint="leave --type out for a plugin of your own extension points",
         )
-    libraries = {*SDK_LIBRARIES, *(library for pack in packs for library in pack.libraries)}
+    libraries = {library for library, _ in library_dirs(packs)}
     return Scaffold(name=name, type=kind, ref=str(ref), stub=stub_of(points[ref], libraries))
 
 

@@ -146,11 +146,11 @@ class _Source:
             return f"{self._named(cls)}({', '.join(f'{name}={value}' for name, value in values.items())})"
         return "{" + ", ".join(f'"{name}": {value}' for name, value in values.items()) + "}"
 
-    def _importable(self, declared: type) -> bool:
+    def _importable(self, declared: type[Any]) -> bool:
         top = declared.__module__.split(".")[0]
         return top in self._libraries or top in ("builtins", "decimal", "datetime", "uuid")
 
-    def _named(self, declared: type) -> str:
+    def _named(self, declared: type[Any]) -> str:
         return (
             declared.__name__
             if declared.__module__ == "builtins"
@@ -158,12 +158,12 @@ class _Source:
         )
 
 
-def _class(declared: Any) -> type | None:
+def _class(declared: Any) -> type[Any] | None:
     """`declared` where it is a plain class, not a type with parameters."""
-    return cast(type, declared) if isinstance(declared, type) and get_origin(declared) is None else None
+    return declared if isinstance(declared, type) and get_origin(declared) is None else None
 
 
-def _required_fields(cls: type | None) -> list[tuple[str, Any]]:
+def _required_fields(cls: type[Any] | None) -> list[tuple[str, Any]]:
     if cls is not None and issubclass(cls, msgspec.Struct):
         return [(field.name, field.type) for field in msgspec.structs.fields(cls) if field.required]
     if cls is not None and dataclasses.is_dataclass(cls):

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 if TYPE_CHECKING:
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _CONTROL_IN_JSON: Final = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
-WIDTH_WITHOUT_TERMINAL: Final = 160
-"""Where output is piped there is no width to fit; tables may be wide then, but not without end."""
+WIDTH_WITHOUT_TERMINAL: Final = 1000
+"""Where output is piped there is no width to fit, and a path that is cut in two cannot be searched for."""
 
 
 def safe(text: object) -> str:
@@ -72,14 +73,8 @@ def table(*columns: str, title: str | None = None) -> Table:
     return made
 
 
-def facts(pairs: dict[str, object]) -> Table:
+def facts(pairs: Mapping[str, object]) -> str:
     """Names and values under each other; values that are None are left out."""
-    from rich.table import Table
-
-    made = Table.grid(padding=(0, 2))
-    made.add_column(style="dim", no_wrap=True)
-    made.add_column(overflow="fold")
-    for name, value in pairs.items():
-        if value is not None:
-            made.add_row(name, safe(value))
-    return made
+    shown = {name: safe(value) for name, value in pairs.items() if value is not None}
+    width = max(map(len, shown), default=0)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in shown.items())

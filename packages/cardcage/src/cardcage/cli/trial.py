@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from cardcage.foundation.names import InstanceId
-from cardcage.registry import Change, InstalledPlugin, InstanceRecord, PutInstance, Store
+from cardcage.registry import Change, InstalledPlugin, InstanceRecord, PutInstance, RemoveInstance, Store
 
 
 class TrialStore:
@@ -20,6 +20,14 @@ class TrialStore:
     def __init__(self, store: Store, trial: InstanceRecord) -> None:
         self._store = store
         self._trial = trial
+        self._blank = InstanceRecord(id=trial.id, plugin=trial.plugin, label=trial.label, desired="stopped")
+        self._made_blank = False
+
+    def forget_blank(self) -> None:
+        """Take the blank record away again, where this trial made it. The user id stays the instance's own."""
+        stored = self._store.instance(self._trial.id) if self._made_blank else None
+        if stored is not None and replace(stored, uid=None, restarts=self._blank.restarts) == self._blank:
+            self._store.commit(RemoveInstance(id=stored.id))
 
     def plugins(self) -> tuple[InstalledPlugin, ...]:
         return self._store.plugins()
@@ -53,5 +61,6 @@ class TrialStore:
     def _remembered(self, change: Change) -> Change:
         if not isinstance(change, PutInstance) or change.record.id != self._trial.id:
             return change
-        blank = InstanceRecord(id=self._trial.id, plugin=self._trial.plugin, label=self._trial.label, desired="stopped")
-        return PutInstance(record=self._store.instance(self._trial.id) or blank)
+        stored = self._store.instance(self._trial.id)
+        self._made_blank = self._made_blank or stored is None
+        return PutInstance(record=stored or self._blank)
