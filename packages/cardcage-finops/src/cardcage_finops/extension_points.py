@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 from typing import Any, Final, Protocol
 
 from cardcage.contracts import extension_point
-
 from cardcage_finops.models import (
     AnalysisContext,
     BillProfile,
@@ -132,7 +131,7 @@ CAPABILITIES: Final[dict[str, str]] = {
     "ReadCostData": "read the charges and totals of an analysis",
     "ReadInstanceMetrics": "read the metrics of resources",
     "WriteRecommendations": "add recommendations to an analysis",
-    "AlertManagement": "raise alerts, which the host sends to its notification channels",
+    "AlertManagement": "raise alerts, which are reported with the analysis",
 }
 """What plugins of this pack may ask the host for, by name."""
 

@@ -16,7 +16,7 @@ POST_COST_ANALYSIS = "post_cost_analysis"
 
 
 def trigger_alert(name: str, **details: Any) -> Any:
-    """Raise an alert through the host, which routes it to its notification channels.
+    """Raise an alert through the host, which reports it with the analysis.
 
     Needs the capability `AlertManagement`. Returns what the host answers.
     """
