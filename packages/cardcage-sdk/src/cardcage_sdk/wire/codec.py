@@ -71,7 +71,8 @@ class Codec:
         except (ValueError, TypeError) as fault:
             # Malformed inside: the first pass has checked lengths only. Or a map whose keys can't be keys.
             raise ValidationError(str(fault)) from None
-        if self.containers(bytes(raw)) > depth:
+        data = bytes(raw)
+        if len(data) > depth and self.containers(data) > depth:
             _check_depth(value, depth)
         return value
 

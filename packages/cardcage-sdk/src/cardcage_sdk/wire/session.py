@@ -92,6 +92,7 @@ class Session:
         "_features_offered",
         "_frame_bytes_max",
         "_frames",
+        "_in_flight_max",
         "_last_call_id",
         "_last_served_id",
         "_load_as",
@@ -129,6 +130,7 @@ class Session:
         self.features: frozenset[str] = frozenset()
         self._features_offered = tuple(features)
         self._frame_bytes_max = limits.frame_bytes
+        self._in_flight_max = limits.in_flight_calls
         self._calls: dict[int, int] = {}
         self._cancelled: set[int] = set()
         self._serving: dict[int, int] = {}
@@ -196,11 +198,11 @@ class Session:
         meta: Mapping[str, str | int | float | bool | None] | None = None,
     ) -> tuple[int, bytes]:
         """Begin a call; returns its id and the bytes. `credit` above 0 asks for a stream."""
-        if len(self._calls) + len(self._cancelled) >= self.limits.in_flight_calls:
+        if len(self._calls) + len(self._cancelled) >= self._in_flight_max:
             raise LocalProtocolError(
                 f"{self.limits.in_flight_calls} calls are unanswered, and no more may be", code="call_limit"
             )
-        if not 0 <= credit <= self.limits.credit:
+        if credit and not 0 <= credit <= self.limits.credit:
             raise LocalProtocolError(f"credit is 0 to {self.limits.credit}, not {credit}", code="credit")
         call_id = self._last_call_id + 1
         data = self._send(_CALL, (_CALL, call_id, method, args, deadline_ms, credit, meta))
@@ -413,12 +415,13 @@ class Session:
             raise RemoteProtocolError(
                 f"began call {message.id} after call {self._last_served_id}, but call ids ascend", code="call_id"
             )
-        if len(self._serving) >= self.limits.in_flight_calls:
+        if len(self._serving) >= self._in_flight_max:
             raise RemoteProtocolError(
                 f"began a call while {self.limits.in_flight_calls} others are unanswered, the most there may be",
                 code="call_limit",
             )
-        self._check_credit(message.id, message.credit)
+        if message.credit:
+            self._check_credit(message.id, message.credit)
         self._last_served_id = message.id
         self._serving[message.id] = message.credit or _NO_STREAM
         return True
