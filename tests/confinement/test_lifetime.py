@@ -76,6 +76,54 @@ def _only_child(pid: int) -> int:
     return int(child)
 
 
+FORBIDDEN = """
+import asyncio, ctypes, os, pickle, sys
+from cardcage.foundation.errors import Refused
+from cardcage.launch.zygote import ZygoteRunner
+from cardcage.sandbox.doctor import examine
+
+spec, libraries = pickle.loads(sys.stdin.buffer.read())
+uid, gid = os.getuid(), os.getgid()
+assert ctypes.CDLL(None).unshare(0x10000000) == 0
+for name, text in (("setgroups", "deny"), ("uid_map", f"1000 {uid} 1"), ("gid_map", f"1000 {gid} 1")):
+    open(f"/proc/self/{name}", "w").write(text)
+open("/proc/sys/user/max_user_namespaces", "w").write("0")
+
+async def main():
+    async with ZygoteRunner(main="walled_probe:main", libraries=libraries) as runner:
+        try:
+            await runner.start(spec)
+        except Refused as refusal:
+            print(refusal.code, refusal.hint)
+
+asyncio.run(main())
+layer = next(layer for layer in examine().layers if layer.name == "user_namespace")
+print(layer.status, layer.hint)
+"""
+
+
+def test_where_user_namespaces_are_forbidden_nothing_starts_and_the_doctor_says_what_to_change(
+    make_spec: Any, machine: Any
+) -> None:
+    import pickle
+
+    from cardcage.sandbox.python_layout import core_libraries
+
+    libraries = (*core_libraries(), ("walled_probe", Path(__file__).parent / "walled_probe.py"))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    told = subprocess.run(
+        [sys.executable, "-c", FORBIDDEN],
+        input=pickle.dumps((make_spec(), libraries)),
+        env=environment,
+        stdout=subprocess.PIPE,
+        timeout=TIMEOUT_S,
+        check=True,
+    ).stdout.decode()
+    refusal, layer = told.splitlines()
+    assert refusal.startswith("no_walls `cardcage doctor` says")
+    assert layer.startswith("unavailable allow unprivileged user namespaces")
+
+
 def test_the_fork_server_is_started_again_after_its_death(enter: Any, zygote: Any, loop: Any) -> None:
     before = enter()
     server = before.runner._server._popen.pid  # the one way to reach it: it is nobody's business otherwise

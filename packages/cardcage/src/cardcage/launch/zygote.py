@@ -29,8 +29,9 @@ from cardcage.sandbox.report import EnforcementReport, Layer, LayerName, LayerSt
 
 DEFAULT_MAIN: Final = "cardcage_sdk.serve:serve"
 
-_UNANSWERED_STARTS_MAX: Final = 8
-"""Requests in the fork server's queue: its socket buffer holds about a dozen plans."""
+_STARTS_AT_ONCE_MAX: Final = 8
+"""Walls going up at the same time. More would only wait for the kernel's locks on mounts and networks, hold up the rest
+of the machine meanwhile, and overflow the control socket, whose buffer takes about a dozen plans."""
 
 _NOT_YET: Final = (
     Layer(name=LayerName.CGROUP_LIMITS, status=LayerStatus.UNAVAILABLE, detail="memory and CPU have no group yet"),
@@ -111,18 +112,8 @@ class ZygoteRunner:
             )
         server = await self._ready_server()
         await _hand_over_data(spec)
-        with Pipes() as pipes:
-            instance = await server.request(spec, pipes)
-            try:
-                async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                    report = await asyncio.shield(instance.up)
-            except BaseException as error:
-                instance.kill()
-                await asyncio.shield(instance.exited)
-                if isinstance(error, TimeoutError):
-                    raise _setup_failed(spec, f"the walls were not up after {CONNECT_TIMEOUT_S:g} s") from None
-                raise
-            return pipes.process(pid=instance.pid, report=report, handle=instance)
+        async with server.turn:
+            return await _start_on(server, spec)
 
     async def _ready_server(self) -> _Server:
         async with self._starting:
@@ -135,11 +126,7 @@ class ZygoteRunner:
     async def _start_server(self) -> _Server:
         mode = detect_mode() if self._mode is None else self._mode
         if mode is Mode.NONE:
-            raise Refused(
-                "no walls can be put up on this machine, so nothing is started",
-                code="no_walls",
-                hint="`cardcage doctor` says what is missing; isolation: unconfined runs a plugin with every right",
-            )
+            raise _no_walls("it is not Linux on x86_64 or aarch64, or root lacks CAP_SYS_ADMIN")
         libraries = tuple(core_libraries() if self._libraries is None else self._libraries)
         server = _Server()
         await server.start(self._python or find_python_layout(), libraries, self._main, as_root=mode is Mode.ROOT)
@@ -161,6 +148,21 @@ class ZygoteRunner:
                 await self._server.aclose()
 
 
+async def _start_on(server: _Server, spec: LaunchSpec) -> Process:
+    with Pipes() as pipes:
+        instance = await server.request(spec, pipes)
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                report = await asyncio.shield(instance.up)
+        except BaseException as error:
+            instance.kill()
+            await asyncio.shield(instance.exited)
+            if isinstance(error, TimeoutError):
+                raise _setup_failed(spec, f"the walls were not up after {CONNECT_TIMEOUT_S:g} s") from None
+            raise
+        return pipes.process(pid=instance.pid, report=report, handle=instance)
+
+
 def _instance(process: Process) -> _Instance:
     if not isinstance(process.handle, _Instance):
         raise Misuse(f"process {process.pid} was not started by the fork server", code="unknown_process")
@@ -176,7 +178,7 @@ class _Server:
         self._control.setblocking(False)
         self._popen: subprocess.Popen[bytes] | None = None
         self._ready: asyncio.Future[None] = self._loop.create_future()
-        self._unanswered = asyncio.Semaphore(_UNANSWERED_STARTS_MAX)
+        self.turn = asyncio.Semaphore(_STARTS_AT_ONCE_MAX)
         self._instances: dict[int, _Instance] = {}
         self._last_number = 0
         self.ended = False
@@ -234,13 +236,12 @@ class _Server:
         )
         descriptors = [pipes.their_sock.fileno(), pipes.their_stdout, pipes.their_stderr, theirs.fileno()]
         try:
-            async with self._unanswered:
-                if self.ended:
-                    raise Unavailable("the fork server ended while an instance was being started", retry_after_s=0.1)
-                socket.send_fds(self._control, [_encode((instance.number, spec.plan))], descriptors)
-                self._instances[instance.number] = instance
-                self._loop.add_reader(ours, self._on_report, instance)
-                await self._forked(instance)
+            if self.ended:
+                raise Unavailable("the fork server ended while an instance was being started", retry_after_s=0.1)
+            socket.send_fds(self._control, [_encode((instance.number, spec.plan))], descriptors)
+            self._instances[instance.number] = instance
+            self._loop.add_reader(ours, self._on_report, instance)
+            await self._forked(instance)
         except BaseException:
             if instance.number not in self._instances:
                 ours.close()
@@ -269,8 +270,9 @@ class _Server:
             return
         number, status, error = _decode(packet)
         if number == 0:
-            if not self._ready.done():
-                self._ready.set_result(None)
+            if error:
+                _fail(self._ready, _no_walls(f"namespaces cannot be made ({error})"))
+            _resolve(self._ready, None)
             return
         instance = self._instances[number]
         if descriptors:
@@ -401,6 +403,14 @@ def _enforcement(rows: Iterable[Sequence[str]]) -> EnforcementReport:
     told |= {str(layer.name): layer for layer in _NOT_YET}
     order = [str(name) for name in LayerName]
     return EnforcementReport(layers=tuple(sorted(told.values(), key=lambda layer: order.index(str(layer.name)))))
+
+
+def _no_walls(why: str) -> Refused:
+    return Refused(
+        f"no walls can be put up on this machine, so nothing is started: {why}",
+        code="no_walls",
+        hint="`cardcage doctor` says what to change; isolation: unconfined runs a plugin with every right",
+    )
 
 
 def _wall_error(spec: LaunchSpec, step: str, number: int, detail: str) -> CardcageError:

@@ -47,7 +47,14 @@ def _main(control: int, arguments: str) -> None:
     from cardcage.launch.child import add_packages
 
     finder = add_packages(order["packages"])
-    _enter_own_pid_namespace(control, as_root=order["as_root"])
+    try:
+        _enter_own_pid_namespace(control, as_root=order["as_root"])
+    except OSError as error:
+        import msgspec
+
+        refusal = (0, error.errno, f"{error.filename}: {error.strerror}")
+        socket.socket(fileno=control).send(msgspec.msgpack.encode(refusal))
+        os._exit(1)
     server = _ForkServer(control, order["main"], as_root=order["as_root"])
     sys.meta_path.remove(finder)
     _add_site_builtins()

@@ -1,0 +1,62 @@
+"""What is found on this machine: the doctor's report and the layout of Python."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from cardcage.foundation.errors import Unavailable
+from cardcage.sandbox.doctor import examine
+from cardcage.sandbox.plan import STRICT_FLOOR
+from cardcage.sandbox.python_layout import core_libraries, find_library, find_python_layout
+from cardcage.sandbox.report import LayerName, LayerStatus, MachineReport
+
+
+@pytest.fixture(scope="module")
+def report() -> MachineReport:
+    return examine()
+
+
+def test_the_doctor_has_a_word_on_every_layer(report: MachineReport) -> None:
+    assert [layer.name for layer in report.layers] == list(LayerName)
+
+
+def test_the_doctor_leaves_nothing_behind(report: MachineReport) -> None:
+    before = set(Path("/tmp").glob("cardcage-*"))
+    examine()
+    assert set(Path("/tmp").glob("cardcage-*")) <= before
+
+
+def test_what_is_not_enforced_says_why(report: MachineReport) -> None:
+    for layer in report.layers:
+        assert layer.status is LayerStatus.ENFORCED or layer.detail, layer.name
+
+
+def test_limits_and_egress_are_not_called_enforced_before_they_are(report: MachineReport) -> None:
+    assert report.status(LayerName.CGROUP_LIMITS) is LayerStatus.UNAVAILABLE
+    assert report.status(LayerName.EGRESS) is LayerStatus.OFF
+
+
+def test_the_report_is_plain_data(report: MachineReport) -> None:
+    document = json.loads(json.dumps(report.to_json()))
+    assert {layer["name"] for layer in document["layers"]} == set(LayerName)
+    assert set(STRICT_FLOOR) <= set(LayerName)
+
+
+def test_the_layout_is_of_the_interpreter_itself_and_hides_what_is_installed() -> None:
+    layout = find_python_layout()
+    assert Path(layout.stdlib, "os.py").is_file()
+    assert layout.version == f"{sys.version_info.major}.{sys.version_info.minor}"
+    assert Path(layout.executable).resolve() == Path(layout.executable)
+    for name in ("site-packages", "dist-packages"):
+        assert (name in layout.hidden) is Path(layout.stdlib, name).is_dir()
+
+
+def test_libraries_are_found_one_by_one() -> None:
+    assert [name for name, _ in core_libraries()] == ["cardcage_sdk", "msgspec"]
+    assert find_library("msgspec")[1].name == "msgspec"
+    with pytest.raises(Unavailable, match="no_such_library"):
+        find_library("no_such_library")
