@@ -54,7 +54,11 @@ class Shipped:
 
     def serve(self, name: str, config: Mapping[str, Any], data_dir: Path) -> Served:
         """The same plugin behind the SDK's loop, in a process of its own."""
-        return Served(self.folder / name, config, data_dir)
+        return self.serve_folder(self.folder / name, config, data_dir)
+
+    def serve_folder(self, folder: Path, config: Mapping[str, Any], data_dir: Path) -> Served:
+        """Any package behind the SDK's loop."""
+        return Served(folder, config, data_dir)
 
 
 class Served:
@@ -86,7 +90,7 @@ class Served:
             "instance": folder.name,
             "log_level": "info",
         }
-        entry = {"module": module, "attribute": attribute, "manifest_name": folder.name, "version": "0.1.0"}
+        entry = {"module": module, "attribute": attribute or None, "manifest_name": folder.name, "version": "0.1.0"}
         self.description = self._call("cardcage.load", {"entrypoint": entry, "context": context}, Any)
         assert self._call("cardcage.initialize", [], Any) is True
         assert self._call("cardcage.start", [], Any) is True

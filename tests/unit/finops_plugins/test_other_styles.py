@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from cardcage_finops.models import AnalysisContext, CloudResource, ResourceWithMetrics
+from cardcage_finops.models import AnalysisContext, CloudResource, OptimizationRecommendation, ResourceWithMetrics
+
+if TYPE_CHECKING:
+    from .conftest import Shipped
 
 COST_AWARE_DOWNSIZER = """
 from cardcage_finops.interfaces import OptimizerPluginBase
@@ -106,3 +110,46 @@ def test_the_ec2_optimizer_serves_the_extension_point_one_by_one_and_in_batches(
 def test_the_anomaly_hook_is_marked_and_stays_silent_below_its_threshold() -> None:
     function = run(ANOMALY_HOOK)["detect_anomalies"]
     assert function(AnalysisContext(daily_spike=0.25)) is None
+
+
+def package(folder: Path, source: str, attribute: str = "") -> Path:
+    """A plugin package of one module."""
+    folder.mkdir()
+    (folder / "optimizer.py").write_text(source, "utf-8")
+    (folder / "plugin.yaml").write_text(f'entrypoint: "optimizer:{attribute}"', "utf-8")
+    return folder
+
+
+QUIET_AND_BUSY = [
+    ResourceWithMetrics(resource=resource("quiet"), metrics={"cpu_usage": 1.0}),
+    ResourceWithMetrics(resource=resource("busy"), metrics={"cpu_usage": 99.0}),
+]
+
+
+def test_the_cost_aware_downsizer_is_served_with_typed_arguments(shipped: Shipped, tmp_path: Path) -> None:
+    folder = package(tmp_path / "downsizer", COST_AWARE_DOWNSIZER, "CostAwareDownsizer")
+    with shipped.serve_folder(folder, {"cpu_threshold": 30}, tmp_path) as served:
+        (one,) = served.call(list[OptimizationRecommendation], "analyze", resource("a"), {"cpu_usage": 12.5})
+        many = served.call(list[OptimizationRecommendation], "analyze_many", QUIET_AND_BUSY)
+    assert (one.resource_id, one.estimated_savings, one.reason) == ("i-a", Decimal("42.0"), "CPU 12.5% < 30%")
+    assert [found.resource_id for found in many] == ["i-quiet"]
+
+
+def test_the_ec2_optimizer_is_served_by_resource_by_list_and_in_batches(shipped: Shipped, tmp_path: Path) -> None:
+    folder = package(tmp_path / "ec2", EC2_OPTIMIZER, "EC2Optimizer")
+    with shipped.serve_folder(folder, {}, tmp_path) as served:
+        one = served.call(list[OptimizationRecommendation], "analyze", resource("a"), {"cpu_usage": 1})
+        listed = served.call(list[OptimizationRecommendation | None], "analyze", [resource("busy")])
+        many = served.call(list[OptimizationRecommendation], "analyze_many", QUIET_AND_BUSY)
+    assert [found.resource_id for found in one] == ["i-a"]
+    assert listed == [None]
+    assert [found.resource_id for found in many] == ["i-quiet"]
+
+
+def test_the_anomaly_hook_is_served_and_raises_its_alert_above_25_percent(shipped: Shipped, tmp_path: Path) -> None:
+    folder = package(tmp_path / "hook", ANOMALY_HOOK)
+    with shipped.serve_folder(folder, {}, tmp_path) as served:
+        for growth in (0.25, 0.26):
+            context = AnalysisContext(daily_spike=growth)
+            assert served.call(Any, "cardcage.hook", "post_cost_analysis", "detect_anomalies", context) is None
+        assert served.asked == [("alerts.trigger", ["CostSpikeDetected", {}])]
