@@ -21,7 +21,7 @@ from typing import Any
 class CardcageError(Exception):
     """Root of every error that Cardcage raises on purpose.
 
-    `code` is a stable word such as `"manifest_invalid"`; `fields` carries typed facts (`plugin`, `version`, `method`, ...).
+    `code` is a stable word such as `"manifest_invalid"`; `fields` carries typed facts (`plugin`, `version`, ...).
     """
 
     code: str = "error"
@@ -77,7 +77,7 @@ class Unavailable(CardcageError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """One thing wrong in a document: where (a path such as `permissions.network[2]`) and what was expected and found."""
+    """One thing wrong in a document: where (`permissions.network[2]`), and what was expected and found."""
 
     path: str
     message: str

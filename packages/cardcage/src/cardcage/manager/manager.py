@@ -291,7 +291,8 @@ class PluginManager:
         record = InstanceRecord(
             id=instance_id(name, label), plugin=name, label=label, config=dict(config or {}), grants=tuple(grants)
         )
-        self._blueprint(self._installed(name), record)  # decided once before it is remembered
+        # Decided once before it is remembered, so that a wrong config or a missing grant is told here.
+        await asyncio.to_thread(self._blueprint, self._installed(name), record)
         self._opened_store().commit(PutInstance(record=record, only_new=label is not None))
         return str(record.id)
 

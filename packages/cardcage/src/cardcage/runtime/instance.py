@@ -97,6 +97,7 @@ class Instance:
         self._live: Live | None = None
         self._wanted = PluginState.UNLOADED
         self._recoveries = 0  # a new process may die while the recovery of the one before is still ending
+        self._noticed = asyncio.Event()  # set once the end of the newest process has been seen
         self._settled = asyncio.Event()  # set while no recovery is under way
         self._settled.set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -290,6 +291,7 @@ class Instance:
                 self._tell("plugin.failed", error=error.to_json())
             raise
         self._live = live
+        self._noticed.clear()
         self._enter(Action.FINISH_LOAD)
         self._own(asyncio.create_task(self._watch(live), name=f"watch {self.id}"))
         self._tell("plugin.loaded", pid=live.process.pid, load_s=self._clock.monotonic_s() - began_s)
@@ -339,10 +341,13 @@ class Instance:
             await asyncio.wait({waiting, live.channel.closed}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             waiting.cancel()
+        if not live.ending:
+            self._recoveries += 1
+            self._settled.clear()
+        if self._live is live:
+            self._noticed.set()
         if live.ending:
             return
-        self._recoveries += 1
-        self._settled.clear()
         try:
             async with self._lock:
                 if live.ending or self._live is not live:
@@ -416,8 +421,8 @@ class Instance:
 
     async def _await_active(self, timeout_s: float) -> Live:
         """The live process, waited for where a restart is under way."""
-        while self._live is not None and self._live.channel.ended and not self._live.ending and not self.recovering:
-            await asyncio.sleep(0)  # the task that watches the process has been woken, and runs next
+        if self._live is not None and self._live.channel.ended and not self._live.ending:
+            await self._noticed.wait()  # the task that watches the process has been woken, and runs next
         try:
             await asyncio.wait_for(self._settled.wait(), timeout_s)
         except TimeoutError:
