@@ -256,6 +256,21 @@ def test_a_schema_that_no_manifest_showed_is_judged_before_it_is_used(schema: di
     assert caught.value.code == "config_schema_invalid"
 
 
+def test_a_schema_whose_references_multiply_is_given_up() -> None:
+    definitions: dict[str, Any] = {
+        f"a{level}": {"allOf": [{"$ref": f"#/$defs/a{level + 1}"}, {"$ref": f"#/$defs/a{level + 1}"}]}
+        for level in range(40)
+    }
+    schema = {"type": "object", "$ref": "#/$defs/a0", "$defs": {**definitions, "a40": True}}
+    (fault,) = faults_of(schema, {})
+    assert fault == "the schema follows more than 20000 references to judge this configuration"
+
+
+def test_nothing_that_a_terminal_would_obey_comes_back_in_an_error() -> None:
+    (fault,) = faults_of({"a": {"type": "int"}}, {"a": "\x1b[2J\u202e\x9b"})
+    assert fault == 'a: expected an integer, found "\\u001b[2J\\u202e\\u009b"'
+
+
 def test_a_schema_in_the_short_form_or_without_a_word_will_do() -> None:
     assert validate_config({"a": {"type": "int", "default": 3}}, {}, subject="x") == {"a": 3}
     assert validate_config({}, {"anything": 1}, subject="x") == {"anything": 1}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 import tracemalloc
 from collections.abc import Sequence
 from typing import Any
@@ -126,7 +125,6 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
 )
 def test_a_bomb_is_refused_with_bounded_memory_and_work(text: str) -> None:
     tracemalloc.start()
-    begun = time.process_time()
     try:
         with pytest.raises(InvalidDocument) as caught:
             parse_manifest(text)
@@ -134,8 +132,6 @@ def test_a_bomb_is_refused_with_bounded_memory_and_work(text: str) -> None:
     finally:
         tracemalloc.stop()
     assert peak < 64 * 2**20
-    # No claim about speed: without its limits the parser would need minutes here.
-    assert time.process_time() - begun < 30
     assert len(caught.value.faults) <= 100
     assert len(str(caught.value)) < 100_000
 

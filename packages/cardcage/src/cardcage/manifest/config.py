@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any, Final, cast
 
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, validators
 from jsonschema.exceptions import ValidationError
 
 from cardcage.foundation.errors import Fault, InvalidDocument
@@ -21,6 +23,8 @@ from cardcage.manifest.model import Manifest
 _SECRET_KEY: Final = re.compile(r"token|secret|password|passphrase|credential|api_?key|private_?key", re.IGNORECASE)
 _REFERENCES_MAX: Final = 20
 """References in a row; a schema that needs more leads back to itself."""
+REFERENCES_FOLLOWED_MAX: Final = 20_000
+"""References followed while one configuration is judged; honest schemas need a few for each of its values."""
 _HIDDEN: Final = "a value that is not shown"
 
 
@@ -37,16 +41,44 @@ def validate_config(schema: Mapping[str, Any], config: Mapping[str, Any] | None,
     faults: list[Fault] = []
     try:
         _fill_defaults(schema, schema, filled)
-        validator: Any = Draft202012Validator(schema)
-        for error in validator.iter_errors(filled):
+        _followed.set(itertools.count(1))
+        for error in _FrugalValidator(schema).iter_errors(filled):
             faults += _faults_of(error)
             if len(faults) >= FAULTS_MAX:
                 break
     except RecursionError:
         faults = [Fault(path="", message="the schema refers to itself without end")]
+    except _TooManyReferences:
+        message = f"the schema follows more than {REFERENCES_FOLLOWED_MAX} references to judge this configuration"
+        faults = [Fault(path="", message=message)]
     if faults:
         raise InvalidDocument(subject, sorted(set(faults), key=str)[:FAULTS_MAX], code="config_invalid")
     return filled
+
+
+class _TooManyReferences(Exception):  # control flow inside this module
+    """The budget of references is spent."""
+
+
+_followed: ContextVar[Iterator[int]] = ContextVar("_followed")
+"""Counts the references followed by the check that is under way."""
+
+
+def _counted(keyword: str) -> Any:
+    """What follows a reference, with a budget: two in each of thirty definitions make a thousand million."""
+    follow: Any = Draft202012Validator.VALIDATORS[keyword]
+
+    def check(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
+        if next(_followed.get()) > REFERENCES_FOLLOWED_MAX:
+            raise _TooManyReferences
+        yield from follow(validator, value, instance, schema)
+
+    return check
+
+
+_FrugalValidator: Any = cast(Any, validators).extend(
+    Draft202012Validator, {word: _counted(word) for word in ("$ref", "$dynamicRef")}
+)
 
 
 @lru_cache(maxsize=256)

@@ -235,7 +235,7 @@ def _read_yaml(text: str, builder: _Builder) -> None:
         for event in yaml.parse(text, Loader=loader):
             _take_event(event, builder)
     except yaml.YAMLError as error:
-        raise _stop(_yaml_problem(error)) from None
+        raise _stop(_yaml_problem(error, text)) from None
 
 
 def _take_event(event: yaml.Event, builder: _Builder) -> None:
@@ -291,12 +291,13 @@ def _refuse_marks(event: yaml.ScalarEvent | yaml.CollectionStartEvent, builder: 
         builder.fault(builder.next_path(), f"found the tag {event.tag!r} on line {line}, and tags are not accepted")
 
 
-def _yaml_problem(error: yaml.YAMLError) -> str:
+def _yaml_problem(error: yaml.YAMLError, text: str) -> str:
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
         return f"expected YAML: {str(error).splitlines()[0]}"
     mark = error.problem_mark
+    line = [*text.splitlines(), ""][min(mark.line, text.count("\n"))]
+    hint = "; indent with spaces, not tabs" if line[mark.column : mark.column + 1] == "\t" else ""
     problem = error.problem or "the text is no YAML"
-    hint = "; indent with spaces" if "tab" in problem or problem.startswith("found character that cannot") else ""
     return f"line {mark.line + 1}, column {mark.column + 1}: expected YAML, but {problem}{hint}"
 
 

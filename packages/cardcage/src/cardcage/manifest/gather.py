@@ -112,6 +112,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
+def printable(text: str) -> str:
+    """The text with what a terminal would not show, or would obey, written as escapes."""
+    return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text)
+
+
 def describe(value: Any, text: str | None = None) -> str:
     """A value in a few words, so that it can stand in a sentence."""
     match value:
@@ -120,12 +125,12 @@ def describe(value: Any, text: str | None = None) -> str:
         case bool():
             return "true" if value else "false"
         case str():
-            return json.dumps(value if len(value) <= 80 else f"{value[:77]}...", ensure_ascii=False)
+            return printable(json.dumps(value if len(value) <= 80 else f"{value[:77]}...", ensure_ascii=False))
         case int() | float():
             return f"the number {text or value}"
         case Mapping():
-            keys = ", ".join(list(cast(Mapping[str, Any], value))[:4])
-            return f"a mapping of {keys[:80]}" if keys else "an empty mapping"
+            keys = ", ".join(map(str, list(cast(Mapping[str, Any], value))[:4]))
+            return f"a mapping of {printable(keys[:80])}" if keys else "an empty mapping"
         case Sequence():
             return f"a list of {len(cast(Sequence[Any], value))}"
         case _:
