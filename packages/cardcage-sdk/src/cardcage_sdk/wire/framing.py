@@ -55,41 +55,35 @@ class BinaryFrames:
         return (data.tobytes() if type(data) is memoryview else bytes(data))[_HEADER_BYTES:]
 
     def split(self, data: Data) -> Iterator[Data]:
-        if not self.mid_frame:
-            yield from self._cut(data, ours=False)
-            return
-        self._held += data
-        if len(self._held) < self._wanted or not self._complete():
-            return
-        held, self._held = self._held, bytearray()
-        self.mid_frame = False
-        yield from self._cut(held, ours=True)
+        if self.mid_frame:
+            self._held += data
+            if len(self._held) < self._wanted or not self._complete():
+                return
+            # Ours, and never changed again: its frames are views, so that a large one is not copied once more.
+            data = memoryview(self._held)
+            self._held = bytearray()
+            self.mid_frame = False
+        else:
+            data = data.tobytes() if type(data) is memoryview else bytes(data)
+        size = len(data)
+        start = 0
+        self._wanted = _HEADER_BYTES
+        while size - start >= _HEADER_BYTES:
+            end = start + _HEADER_BYTES + self._checked_length(data, start)
+            if end > size:
+                self._wanted = end - start
+                break
+            yield data[start + _HEADER_BYTES : end]
+            start = end
+        if start < size:
+            self._held += data[start:]
+            self.mid_frame = True
 
     def _complete(self) -> bool:
         """Whether a whole frame is held; reads the length once the header is there."""
         if self._wanted == _HEADER_BYTES:
             self._wanted += self._checked_length(self._held, 0)
         return len(self._held) >= self._wanted
-
-    def _cut(self, data: Data, *, ours: bool) -> Iterator[Data]:
-        """Yield the whole frames in `data`: as views where `data` is `ours` and never changes again, else as copies."""
-        size = len(data)
-        start = 0
-        view = memoryview(data)
-        while size - start >= _HEADER_BYTES:
-            length = self._checked_length(view, start)
-            end = start + _HEADER_BYTES + length
-            if end > size:
-                self._wanted = _HEADER_BYTES + length
-                break
-            frame = view[start + _HEADER_BYTES : end]
-            yield frame if ours else bytes(frame)
-            start = end
-        else:
-            self._wanted = _HEADER_BYTES
-        if start < size:
-            self._held += view[start:]
-            self.mid_frame = True
 
     def _checked_length(self, data: Data, start: int) -> int:
         length: int = _read_length(data, start)[0]
