@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from cardcage.foundation.errors import Misuse
 from cardcage.supervise import LIFECYCLE, LifecycleAction, PluginState, transition
+from cardcage_sdk.status import PluginStatus
 
 A, S = LifecycleAction, PluginState
 
@@ -51,7 +52,5 @@ def test_from_every_state_a_plugin_can_be_unloaded(state: PluginState) -> None:
     assert S.UNLOADED in reached
 
 
-def test_the_states_have_the_names_that_plugins_see() -> None:
-    assert [state.value for state in S] == [
-        "unloaded", "loading", "loaded", "active", "inactive", "error", "unloading",
-    ]  # fmt: skip
+def test_the_states_are_those_that_plugins_see() -> None:
+    assert [(state.name, state.value) for state in S] == [(status.name, status.value) for status in PluginStatus]
