@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,6 +29,9 @@ class AlertDesk:
     An alert from an instance that belongs to no analysis goes to every analysis that is open.
     """
 
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by the analysis that is under way. A hook chain runs over all active plugins of a manager, so two at once
+    would be shown to each other's plugins."""
     _open: dict[str, list[Alert]] = field(default_factory=dict[str, list[Alert]])
 
     @classmethod

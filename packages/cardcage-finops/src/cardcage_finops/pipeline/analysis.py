@@ -12,10 +12,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar, cast
 
 import msgspec
 from msgspec.structs import replace
@@ -55,10 +55,12 @@ from cardcage_finops.pipeline.result import Analysis, Bill, Notice, Recommendati
 from cardcage_finops.pipeline.series import analysis_context, service_account_costs
 from cardcage_finops.pipeline.summary import currency_results, issues_result, rows_result
 
-T = TypeVar("T")
+P = TypeVar("P")
 
 RESOURCES_PER_CALL: Final = 500
 """Resources of one `analyze_many`: about a MiB with tags and metrics, a sixteenth of what a frame may hold."""
+
+SAID_CHARS_MAX: Final = 300
 
 METHODS: Final = {"robust": "robust", "rule25": "daily_rule"}
 """What an anomaly detector calls the ways to find unusual days."""
@@ -93,9 +95,10 @@ async def analyze(manager: PluginManager, request: AnalysisRequest, progress: Pr
 
     Raises `Misuse` (`bill_unrecognised`) where no cost source can read the bill, and the cost source's `PluginFault`
     where it fails on the way. Every instance started for it is gone when this returns, raises or is cancelled.
+    Analyses with one manager take turns.
     """
     desk = AlertDesk.of(manager)
-    async with Crew(manager=manager, label=f"analysis-{secrets.token_hex(4)}") as crew:
+    async with desk.turn, Crew(manager=manager, label=f"analysis-{secrets.token_hex(4)}") as crew:
         with desk.open(crew.label) as alerts:
             run = _Run(crew=crew, request=request, progress=progress or Quiet())
             found = await run.all()
@@ -178,12 +181,11 @@ class _Run:
                 member.role = "cost source, not chosen"
         if chosen is not None:
             return chosen
-        broken = [member for member in self.crew.members if member.error is not None]
         if not said:
             raise Misuse("no cost source plugin is there to read a bill", code="no_cost_source")
-        if broken and len(broken) == len(said) and len(said) == 1:
-            assert broken[0].error is not None
-            raise broken[0].error
+        broken = [member.error for member in self.crew.members if member.error is not None]
+        if len(broken) == len(said):
+            raise broken[0]  # none of them could even be asked: it is not the bill that is wrong
         raise Misuse(
             f'no cost source can read the bill "{self.request.bill.name}": {"; ".join(said)}',
             code="bill_unrecognised",
@@ -210,33 +212,27 @@ class _Run:
         self.progress.stage("looking for unusual days")
         series = await asyncio.to_thread(service_account_costs, self.ledger)
         found: list[CostAnomaly] = []
-        for view in self.crew.candidates(AnomalyDetector):
-            config = fitted_config(view, {"method": METHODS[self.request.detector]})
-            member = await self.crew.hire(AnomalyDetector, view, "anomaly detector", config, capability_grants(view))
-            if member.proxy is None:
-                continue
+        offered = {"method": METHODS[self.request.detector]}
+        for member in await self.team(AnomalyDetector, "anomaly detector", offered):
+            assert member.proxy is not None
             try:
                 for part in chunks(series, series_per_call(series)):
                     answer = await member.ask(member.proxy.detect(part))
-                    found.extend(replace(one, source=view.name) for one in answer)
+                    found.extend(replace(one, source=member.name) for one in answer)
             except CardcageError:
                 continue  # written down by the member
         return sorted(found, key=lambda one: (-one.impact, one.first_day, one.service, one.account))
 
     async def collect_metrics(self, resources: Sequence[CloudResource]) -> None:
-        if self.request.metrics is None:
-            return
         self.progress.stage("reading the metrics")
-        path = str(self.request.metrics)
         known = {one.id for one in resources}
-        for view in self.crew.candidates(MetricsCollector):
-            config = fitted_config(view, {"file": path})
-            if "file" not in config:
-                continue
-            grants = [f"read:{path}", *capability_grants(view)]
-            member = await self.crew.hire(MetricsCollector, view, "metrics collector", config, grants)
-            if member.proxy is None:
-                continue
+        team = self.crew.local(MetricsCollector, "metrics collector")
+        if self.request.metrics is not None:
+            path = str(self.request.metrics)
+            needed = {"file": path}
+            team += await self.hire_all(MetricsCollector, "metrics collector", needed, [f"read:{path}"])
+        for member in team:
+            assert member.proxy is not None
             try:
                 async for summary in member.each(member.proxy.summarize([])):
                     self.ledger.issues.extend(summary.issues)
@@ -250,16 +246,12 @@ class _Run:
         known = {one.id: one for one in resources}
         items = with_metrics(list(resources), self.metrics)
         found: list[OptimizationRecommendation] = []
-        for view in self.crew.candidates(Optimizer):
-            member = await self.crew.hire(
-                Optimizer, view, "optimizer", fitted_config(view, {}), capability_grants(view)
-            )
-            if member.proxy is None:
-                continue
+        for member in await self.team(Optimizer, "optimizer"):
+            assert member.proxy is not None
             try:
                 for part in chunks(items, RESOURCES_PER_CALL):
                     answer = await member.ask(member.proxy.analyze_many(part))
-                    checked = checked_recommendations(answer, known, source=view.name)
+                    checked = checked_recommendations(answer, known, source=member.name)
                     found.extend(checked.kept)
                     self.warnings.extend(checked.complaints)
             except CardcageError:
@@ -269,21 +261,34 @@ class _Run:
     async def judge(self, context: AnalysisContext) -> list[PolicyVerdict]:
         self.progress.stage("checking policies")
         budgets = [_in_currency(budget, context.currency) for budget in self.request.budgets]
-        offered = {"budgets": msgspec.to_builtins(budgets)}
         found: list[PolicyVerdict] = []
-        for view in self.crew.candidates(Policy):
-            config = fitted_config(view, offered)
-            if "budgets" in config and not budgets:
-                continue  # a policy over budgets has nothing to judge where there are none
-            member = await self.crew.hire(Policy, view, "policy", config, capability_grants(view))
-            if member.proxy is None:
-                continue
+        for member in await self.team(Policy, "policy", {"budgets": msgspec.to_builtins(budgets)}):
+            assert member.proxy is not None
             try:
                 answer = await member.ask(member.proxy.evaluate(context))
-                found.extend(replace(one, source=view.name) for one in answer)
+                found.extend(replace(one, source=member.name) for one in answer)
             except CardcageError:
                 continue
         return found
+
+    async def team(self, point: type[P], role: str, offered: Mapping[str, Any] | None = None) -> list[Member[P]]:
+        """Everyone who takes this part and has started: plugins behind their walls, and the host's own code."""
+        hired = [
+            await self.crew.hire(point, view, role, fitted_config(view, offered or {}), capability_grants(view))
+            for view in self.crew.candidates(point)
+        ]
+        return [*(member for member in hired if member.proxy is not None), *self.crew.local(point, role)]
+
+    async def hire_all(
+        self, point: type[P], role: str, needed: Mapping[str, str], grants: list[str]
+    ) -> list[Member[P]]:
+        """Those plugins whose config takes all of `needed`, each with these grants; the ones that have started."""
+        hired: list[Member[P]] = []
+        for view in self.crew.candidates(point):
+            config = fitted_config(view, needed)
+            if len(config) == len(needed):
+                hired.append(await self.crew.hire(point, view, role, config, [*grants, *capability_grants(view)]))
+        return [member for member in hired if member.proxy is not None]
 
     async def run_hook(self, context: AnalysisContext) -> AnalysisContext:
         """Let the chain see, and add to, what was found. The sums are the host's own, and no hook can change those."""
@@ -384,9 +389,11 @@ class _Run:
 
 
 def said_by_plugin(fault: PluginFault) -> str:
-    """A plugin's own sentence, without the host's words around it, where it gave one."""
-    own = fault.fields.get("error")
-    return str(own) if own else fault.message
+    """A plugin's own sentence, without the host's words around it, where it gave one; cut to `SAID_CHARS_MAX`."""
+    data: Any = fault.fields.get("data")
+    own: Any = cast(dict[str, Any], data).get("message") if isinstance(data, dict) else None
+    words = own if isinstance(own, str) and own else fault.message
+    return words if len(words) <= SAID_CHARS_MAX else words[:SAID_CHARS_MAX] + "..."
 
 
 def _failed(member: Member[Any], error: CardcageError) -> CardcageError:

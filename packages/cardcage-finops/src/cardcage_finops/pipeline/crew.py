@@ -16,7 +16,7 @@ from typing import Any, Final, Generic, Self, TypeVar, cast
 
 from cardcage.contracts import extension_point_of
 from cardcage.foundation.errors import CardcageError, PluginFault
-from cardcage.manager import PluginManager, PluginView
+from cardcage.manager import PluginInfo, PluginManager, PluginView
 from cardcage_finops.pipeline.result import PluginRun
 
 P = TypeVar("P")
@@ -24,6 +24,9 @@ T = TypeVar("T")
 
 CALL_TIMEOUT_S: Final = 120.0
 """One answer of one plugin over one batch. A batch is sized to take well under a second."""
+
+LOCAL: Final = "none"
+"""The isolation of the host's own code."""
 
 ITEM_TIMEOUT_S: Final = 60.0
 """The longest wait for the next batch of a stream; a stream as a whole may take as long as the bill is large."""
@@ -45,8 +48,9 @@ class Member(Generic[P]):
     calls: int = 0
     error: CardcageError | None = None
 
-    async def ask(self, answer: Awaitable[T], timeout_s: float = CALL_TIMEOUT_S) -> T:
+    async def ask(self, answer: Awaitable[T], timeout_s: float | None = None) -> T:
         """Await one call, timed. Raises the plugin's error after writing it down."""
+        timeout_s = CALL_TIMEOUT_S if timeout_s is None else timeout_s
         self.calls += 1
         started = time.monotonic()
         try:
@@ -59,8 +63,9 @@ class Member(Generic[P]):
         finally:
             self.seconds += time.monotonic() - started
 
-    async def each(self, items: AsyncIterator[T], timeout_s: float = ITEM_TIMEOUT_S) -> AsyncIterator[T]:
+    async def each(self, items: AsyncIterator[T], timeout_s: float | None = None) -> AsyncIterator[T]:
         """The items of one streaming call, timed without what the caller does between them."""
+        timeout_s = ITEM_TIMEOUT_S if timeout_s is None else timeout_s
         self.calls += 1
         async with aclosing(cast("AsyncGenerator[T]", items)) as stream:
             while True:
@@ -149,6 +154,19 @@ class Crew:
         views = (self.manager.plugin_info(name) for name in self.manager.list_plugins())
         fitting = [view for view in views if wanted in view.provides and view.enabled]
         return sorted(fitting, key=lambda view: (view.priority, view.name))
+
+    def local(self, point: type[P], role: str) -> list[Member[P]]:
+        """The host's own code that provides an extension point in process (`PluginManager.provide`)."""
+        found: list[Member[P]] = []
+        for proxy in self.manager.providers(point):
+            info: PluginInfo = cast(Any, proxy).plugin
+            if info.isolation == LOCAL:
+                member = Member[P](
+                    name=info.name, version=info.version, role=role, isolation=LOCAL, digest="", proxy=proxy
+                )
+                found.append(member)
+        self.members.extend(found)
+        return found
 
     async def hire(
         self, point: type[P], plugin: PluginView, role: str, config: Mapping[str, Any], grants: Iterable[str] = ()

@@ -18,6 +18,10 @@ the latest; sums are not touched by it."""
 SERIES_MAX: Final = 2000
 """Series handed to detectors, the costliest; the rest is one series `(other)`. 2000 x 90 days are some 5 MiB a call."""
 
+AMOUNTS_MAX: Final = 400_000
+"""Days of all series together, so that a context fits the wire (some 5 MiB of the 16 that a frame may hold) however
+many days a bill spans."""
+
 PARTS_MAX: Final = 12
 """Keys of a dimension kept in a series' `parts`, those with the greatest day; the rest is `(other)`."""
 
@@ -67,8 +71,9 @@ def service_account_costs(ledger: Ledger) -> list[DailyCost]:
     with localcontext(EXACT):
         weights = {key: sum(map(abs, cells.values()), ZERO) for key, cells in ledger.cells.items()}
         ranked = sorted(ledger.cells, key=lambda key: (-weights[key], key))
-        kept = [_series(ledger, key, days) for key in ranked[:SERIES_MAX]]
-        return kept + _folded(ledger, ranked[SERIES_MAX:], days)
+        bound = max(1, min(SERIES_MAX, AMOUNTS_MAX // len(days)))
+        kept = [_series(ledger, key, days) for key in ranked[:bound]]
+        return kept + _folded(ledger, ranked[bound:], days)
 
 
 def analysis_context(ledger: Ledger) -> AnalysisContext:
