@@ -21,13 +21,14 @@ def bind_arguments(method: MethodSpec, args: Sequence[Any], kwargs: Mapping[str,
     method and the parameter, with what was expected and found.
     """
     exact_types = method.exact_types
-    if not kwargs and method.required_count <= len(args) <= len(exact_types):
-        for value, accepted in zip(args, exact_types, strict=False):
-            if accepted is not None and type(value) not in accepted:
-                break
-        else:
-            return [*args, *method.defaults[len(args) :]]
-    return _bind_with_care(method, args, kwargs)
+    if kwargs or not method.required_count <= len(args) <= len(exact_types):
+        return _bind_with_care(method, args, kwargs)
+    bound = [*args, *method.defaults[len(args) :]]
+    for index, value in enumerate(args):
+        accepted = exact_types[index]
+        if accepted is not None and type(value) not in accepted:
+            bound[index] = _checked(method, method.parameters[index], value)
+    return bound
 
 
 def _bind_with_care(method: MethodSpec, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
@@ -59,12 +60,14 @@ def _bind_one(method: MethodSpec, parameter: ParameterSpec, given: dict[str, Any
                 found="nothing",
             )
         return parameter.default
-    value = given.pop(parameter.name)
-    declared = parameter.type
-    if _is_instance(value, declared):
+    return _checked(method, parameter, given.pop(parameter.name))
+
+
+def _checked(method: MethodSpec, parameter: ParameterSpec, value: Any) -> Any:
+    if _is_instance(value, parameter.type):
         return value
     try:
-        return msgspec.convert(value, declared, strict=True)
+        return msgspec.convert(value, parameter.type, strict=True)
     except msgspec.ValidationError as error:
         _refuse_value(method, parameter, value, str(error))
 
