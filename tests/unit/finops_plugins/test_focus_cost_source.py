@@ -349,3 +349,33 @@ def test_any_amounts_sum_exactly_and_any_text_comes_back(
     assert total(batches) == sum((amount for amount, _ in clean), Decimal(0))
     names = [value for batch in batches for value in batch.columns["ServiceName"]]
     assert names == [None if text in ("", "NULL", "null", "Null") else text for _, text in clean]
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    st.lists(
+        st.sampled_from([b'"', b",", b"\n", b"\r", b"\x00", b"\xff", b"1", b"USD", b"2025-01-02", b"NULL", b"-"])
+        | st.binary(max_size=6),
+        max_size=120,
+    )
+)
+def test_whatever_stands_under_the_header_is_counted_and_nothing_breaks(
+    read: Reader, bills: Bills, pieces: list[bytes]
+) -> None:
+    text = b"BilledCost,BillingCurrency,ChargePeriodStart,ServiceName\n1,USD,2025-01-02,a\n"
+    path = bills.write(text + b"".join(pieces))
+    batches = read(path, ["BilledCost", "ServiceName"])
+    assert sum(batch.taken for batch in batches) >= (0 if pieces else 1)
+    assert batches[0].read >= 1
+    numbers = [
+        number for batch in batches for number in batch.rows or range(batch.first_row, batch.first_row + batch.taken)
+    ]
+    refused = {issue.row for issue in issues(batches) if issue.action == "refused"}
+    assert len(numbers) + len(refused) == sum(batch.read for batch in batches) or len(refused) >= 200
+    assert not set(numbers) & refused
+
+
+def test_a_value_beyond_the_csv_limit_is_refused_and_the_rest_is_read(read: Reader, bills: Bills) -> None:
+    (batch,) = read(bills.write(bills.text({}, {"Tags": "x" * 200_000}, {"BilledCost": "2"})))
+    assert [(issue.row, issue.code) for issue in batch.issues] == [(2, "bad_row")]
+    assert (batch.rows, batch.columns["BilledCost"]) == ([1, 3], ["1.5", "2"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 import sys
 from pathlib import Path
 
@@ -58,3 +59,11 @@ def test_a_plugin_imports_only_the_standard_library_msgspec_the_sdk_and_light_mo
                     or top in sys.stdlib_module_names
                     or (top == "cardcage_finops" and rest in LIGHT)
                 ), f"{path.name} imports {module}"
+
+
+def test_the_modules_that_plugins_may_import_bring_no_host_code_with_them() -> None:
+    modules = ", ".join(f"cardcage_finops.{name}" for name in sorted(LIGHT))
+    heavy = "{'cardcage', 'asyncio', 'pydantic', 'yaml', 'typer', 'rich', 'jinja2', 'sqlalchemy'}"
+    program = f"import sys, {modules}; print(sorted({heavy} & {{name.partition('.')[0] for name in sys.modules}}))"
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert answer.stdout.strip() == "[]"
