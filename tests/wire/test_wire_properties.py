@@ -46,6 +46,9 @@ from cardcage_sdk.wire import (
 
 Meet = Callable[..., tuple[Session, Session]]
 
+# A busy machine makes single examples slow, which says nothing about the code.
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
 TEXT = st.text(max_size=20)
 NAMES = st.text(min_size=1, max_size=20)
 SCALARS = (
@@ -128,6 +131,7 @@ def bytewise(data: bytes) -> list[bytes]:
 
 
 @pytest.mark.parametrize("encoding", list(Encoding))
+@UNHURRIED
 @given(arrays=st.lists(ARRAYS, max_size=12), places=st.lists(st.integers(0, 4000), max_size=20))
 def test_how_a_conversation_is_cut_changes_nothing(
     encoding: Encoding, arrays: list[tuple[Any, ...]], places: list[int]
@@ -139,6 +143,7 @@ def test_how_a_conversation_is_cut_changes_nothing(
 
 
 @pytest.mark.parametrize("encoding", list(Encoding))
+@UNHURRIED
 @given(
     arrays=st.lists(ARRAYS, min_size=1, max_size=6),
     places=st.lists(st.integers(0, 4000), max_size=8),
@@ -156,12 +161,14 @@ def test_how_a_damaged_conversation_is_cut_changes_nothing(
     assert outcome(busy_host(encoding), cut(bytes(data), places)) == whole
 
 
+@UNHURRIED
 @given(role=st.sampled_from(Role), chunks=st.lists(st.binary(max_size=64), max_size=12))
 def test_noise_raises_nothing_but_a_remote_error(role: Role, chunks: list[bytes]) -> None:
     outcome(Session(role), chunks)
 
 
 @pytest.mark.parametrize("encoding", list(Encoding))
+@UNHURRIED
 @given(start=st.sampled_from(["nothing", "ready"]), bodies=st.lists(st.binary(max_size=40), max_size=6))
 def test_noise_in_well_formed_frames_raises_nothing_but_a_remote_error(
     encoding: Encoding, start: str, bodies: list[bytes]
@@ -176,7 +183,7 @@ def test_noise_in_well_formed_frames_raises_nothing_but_a_remote_error(
     raw=st.binary(max_size=60),
     wanted=st.sampled_from(WANTED),
 )
-@settings(max_examples=400)
+@settings(max_examples=400, deadline=None)
 def test_a_value_of_noise_raises_nothing_but_a_validation_error(encoding: Encoding, raw: bytes, wanted: Any) -> None:
     session = busy_host(encoding)
     try:
@@ -186,6 +193,7 @@ def test_a_value_of_noise_raises_nothing_but_a_validation_error(encoding: Encodi
 
 
 @pytest.mark.parametrize("encoding", list(Encoding))
+@UNHURRIED
 @given(value=VALUES)
 def test_values_come_out_as_they_went_in(encoding: Encoding, value: Any) -> None:
     session = busy_host(encoding)
@@ -204,7 +212,7 @@ def test_values_come_out_as_they_went_in(encoding: Encoding, value: Any) -> None
     number=st.floats(allow_nan=False, allow_infinity=False),
     nonce=COUNTS,
 )
-@settings(suppress_health_check=[HealthCheck.too_slow])
+@UNHURRIED
 def test_every_kind_comes_out_as_it_went_in(
     encoding: Encoding,
     args: list[Any] | dict[str, Any],

@@ -15,7 +15,7 @@ from cardcage_sdk.wire import Encoding, Message, Role, Session, WireLimits
 M = TypeVar("M")
 
 WHO = Peer(plugin="ocr", version="1.2.0", instance="ocr")
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 class ScriptedPlugin:

@@ -213,7 +213,7 @@ async def test_what_the_plugin_tells_is_handed_on(bench: Bench, encoding: Encodi
         session.metric("pages", "counter", 1, {"kind": "scan"}),
         session.event("last", None),
     )
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         assert await bench.handler.events.get() == ("page.read", {"page": 3})
         assert await bench.handler.logs.get() == ("warning", "blurred \x1b[2J", {"page": 3})
         assert await bench.handler.logs.get() == ("info", "done", None)

@@ -136,7 +136,10 @@ class Channel:
 
     @property
     def closed(self) -> asyncio.Future[CloseReason]:
-        """Resolves when the channel has ended. Shielded: cancelling one who waits leaves the others waiting."""
+        """Resolves when the channel has ended. Shielded: cancelling one who waits leaves the others waiting.
+
+        Each use makes a future that lasts as long as the channel: take it once to wait, and ask `ended` to look.
+        """
         return asyncio.shield(self._closed)
 
     @property

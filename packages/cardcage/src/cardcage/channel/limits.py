@@ -40,8 +40,9 @@ class ChannelLimits:
     write_hard_bytes: int = 32 * 1024 * 1024
     """Unsent bytes above which the plugin is disconnected: two of the longest frames."""
 
-    stall_s: float = 10.0
-    """How long a plugin may leave unsent bytes above the soft limit, as when it computes for long without reading."""
+    stall_s: float = 60.0
+    """How long a plugin may leave unsent bytes above the soft limit. A blocking plugin reads nothing while it works
+    on a call, which may take 30 s by default; its callers' own deadlines pass before this one."""
 
     frame_s: float = 10.0
     """How long a frame may take from its first byte to its last; the longest takes some 10 ms on a local socket."""
