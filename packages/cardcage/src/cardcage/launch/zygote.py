@@ -54,7 +54,7 @@ class _Instance:
     exited: asyncio.Future[Exit]
     pidfd: int = -1
     """The init's: whoever ends it ends all of the instance."""
-    pid: int = 0
+    plugin_status: int | None = None
     stopped_by_host: bool = False
 
     def kill(self) -> None:
@@ -160,7 +160,7 @@ async def _start_on(server: _Server, spec: LaunchSpec) -> Process:
             if isinstance(error, TimeoutError):
                 raise _setup_failed(spec, f"the walls were not up after {CONNECT_TIMEOUT_S:g} s") from None
             raise
-        return pipes.process(pid=instance.pid, report=report, handle=instance)
+        return pipes.process(pid=_pid_of(instance.pidfd), report=report, handle=instance)
 
 
 def _instance(process: Process) -> _Instance:
@@ -260,7 +260,7 @@ class _Server:
 
     def _on_reply(self) -> None:
         try:
-            packet, descriptors, _, _ = socket.recv_fds(self._control, zygote_main.PACKET_BYTES_MAX, 2)
+            packet, descriptors, _, _ = socket.recv_fds(self._control, zygote_main.PACKET_BYTES_MAX, 1)
         except BlockingIOError:
             return
         except OSError:
@@ -276,9 +276,7 @@ class _Server:
             return
         instance = self._instances[number]
         if descriptors:
-            instance.pidfd, plugin = descriptors
-            instance.pid = _pid_of(plugin)
-            os.close(plugin)
+            instance.pidfd = descriptors[0]
             _resolve(instance.forked, None)
             if instance.stopped_by_host:
                 instance.kill()
@@ -303,11 +301,14 @@ class _Server:
                     _resolve(instance.up, _enforcement(rows))
                 case ["failed", rows, step, number, detail]:
                     _fail(instance.up, _wall_error(instance.spec, step, number, detail))
+                case ["ended", status]:
+                    instance.plugin_status = status
                 case other:
                     raise AssertionError(f"an instance reported {other!r}")
 
     def _settle(self, instance: _Instance, status: int) -> None:
-        """The instance is gone: say how, to whoever waits."""
+        """The instance is gone, its init with `status`: say how it ended, to whoever waits."""
+        status = status if instance.plugin_status is None else instance.plugin_status
         self._instances.pop(instance.number, None)
         self._loop.remove_reader(instance.report)
         instance.report.close()

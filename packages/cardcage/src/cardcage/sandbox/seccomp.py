@@ -216,13 +216,6 @@ def assemble(*, execute: bool, machine: str = MACHINE) -> bytes:
     return _encode(steps)
 
 
-def assemble_plain(names: tuple[str, ...], *, machine: str = MACHINE) -> bytes:
-    """A filter that allows the calls `names`, as far as `machine` has them, and nothing else."""
-    known = NUMBERS[machine]
-    allowed = _allow_ranges([known[name] for name in names if name in known])
-    return _encode([*_head(machine), *allowed, _refuse(errno.EPERM)])
-
-
 def _head(machine: str) -> list[_Instruction]:
     """End the process for a call of another architecture; go on with the call's number loaded."""
     steps: list[_Instruction] = [
