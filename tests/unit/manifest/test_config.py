@@ -122,9 +122,9 @@ def test_an_empty_schema_asks_for_nothing() -> None:
             "expected a reference within",
         ),
         ({"a": {"pattern": "("}}, "config_schema.properties.a.pattern: expected a regular expression"),
-        ({"a": {"pattern": "(a+)+$"}}, "without ambiguous nested repetition"),
+        ({"a": {"pattern": "(a+)+$"}}, "without ambiguous repetition"),
         ({"a": {"pattern": "(?i)a"}}, "without flags"),
-        ({"type": "object", "patternProperties": {"(a*)*": {}}}, "without ambiguous nested repetition"),
+        ({"type": "object", "patternProperties": {"(a*)*": {}}}, "without ambiguous repetition"),
     ],
 )
 def test_a_bad_schema_is_named_with_its_path(document: Any, fault: str) -> None:
@@ -141,6 +141,8 @@ def test_a_bad_schema_is_named_with_its_path(document: Any, fault: str) -> None:
         r"^([0-9]{1,3}\.){3}[0-9]{1,3}$",
         r'("[^"]*")*',
         "^(foo|bar)+$",
+        "^.*foo.*bar.*$",
+        "^[a-z]+-[a-z]+-[a-z]+-[a-z]+-[a-z]+$",
         r"^arn:aws:[a-z]+:[a-z0-9-]*:\d{12}:.*$",
     ],
 )
@@ -161,6 +163,8 @@ def test_ordinary_patterns_are_accepted(pattern: str) -> None:
         "(a?){50}",
         "(x+x+)+y",
         "((a|b)*,?)*",
+        "^a*a*a*a*b$",
+        "^.*a.*b.*c.*d$",
     ],
 )
 def test_patterns_that_could_take_for_ever_are_refused(pattern: str) -> None:
@@ -269,6 +273,13 @@ def test_a_schema_whose_references_multiply_is_given_up() -> None:
 def test_nothing_that_a_terminal_would_obey_comes_back_in_an_error() -> None:
     (fault,) = faults_of({"a": {"type": "int"}}, {"a": "\x1b[2J\u202e\x9b"})
     assert fault == 'a: expected an integer, found "\\u001b[2J\\u202e\\u009b"'
+
+
+def test_a_pattern_is_held_against_texts_of_bounded_length_only() -> None:
+    schema = {"a": {"type": "string", "pattern": "^.*a.*b$"}}
+    assert validate_config(schema, {"a": "x" * 998 + "ab"}, subject="x")
+    (fault,) = faults_of(schema, {"a": "x" * 2000})
+    assert fault == "a: expected at most 1000 characters where a pattern is asked for, found 2000"
 
 
 def test_a_schema_in_the_short_form_or_without_a_word_will_do() -> None:

@@ -185,7 +185,7 @@ def test_texts_of_yaml_signs_do_no_worse_than_being_refused(text: str) -> None:
 
 
 @given(st.dictionaries(KEYS, TREES, max_size=8))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_arbitrary_trees_do_no_worse_than_being_refused(tree: dict[str, Any]) -> None:
     only_invalid_document(yaml.dump(tree, allow_unicode=True), "yaml")
     only_invalid_document(json.dumps(tree, default=str), "json")

@@ -19,10 +19,12 @@ from cardcage.manifest.config_schema import look_up, normalise_config_schema
 from cardcage.manifest.document import FAULTS_MAX, child_path
 from cardcage.manifest.gather import describe, did_you_mean
 from cardcage.manifest.model import Manifest
+from cardcage.manifest.patterns import TEXT_CHARS_MAX
 
 _SECRET_KEY: Final = re.compile(r"token|secret|password|passphrase|credential|api_?key|private_?key", re.IGNORECASE)
 _REFERENCES_MAX: Final = 20
 """References in a row; a schema that needs more leads back to itself."""
+_TOO_LONG: Final = f"at most {TEXT_CHARS_MAX} characters where a pattern is asked for"
 REFERENCES_FOLLOWED_MAX: Final = 20_000
 """References followed while one configuration is judged; honest schemas need a few for each of its values."""
 _HIDDEN: Final = "a value that is not shown"
@@ -76,8 +78,17 @@ def _counted(keyword: str) -> Any:
     return check
 
 
+def _short_enough(validator: Any, pattern: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
+    """`pattern`, which is held against texts of a bounded length only."""
+    if isinstance(instance, str) and len(instance) > TEXT_CHARS_MAX:
+        yield ValidationError(_TOO_LONG, validator="pattern")
+    else:
+        match: Any = Draft202012Validator.VALIDATORS["pattern"]
+        yield from match(validator, pattern, instance, schema)
+
+
 _FrugalValidator: Any = cast(Any, validators).extend(
-    Draft202012Validator, {word: _counted(word) for word in ("$ref", "$dynamicRef")}
+    Draft202012Validator, {word: _counted(word) for word in ("$ref", "$dynamicRef")} | {"pattern": _short_enough}
 )
 
 
@@ -157,6 +168,8 @@ def _faults_of(error: ValidationError) -> Iterator[Fault]:
                 yield Fault(path=child_path(path, name), message=f"expected {expected}, found nothing")
         case "additionalProperties":
             yield from _unknown_keys(path, cast(dict[str, Any], schema), cast(dict[str, Any], error.instance), error)
+        case "pattern" if error.message == _TOO_LONG:
+            yield Fault(path=path, message=f"expected {_TOO_LONG}, found {len(cast(str, error.instance))}")
         case _:
             yield Fault(path=path, message=f"expected {_expected(error)}, found {_found(error)}")
 

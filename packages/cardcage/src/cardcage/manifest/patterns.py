@@ -2,7 +2,8 @@
 
 Python's matcher tries every way to divide a text among nested repetitions, so `(a+)+` needs twice the time for each
 further character. Such a pattern is refused unless each round of the outer repetition holds a character that the inner
-ones cannot match, as the comma of `(?:[a-z]+,)*`: then there is one way only.
+ones cannot match, as the comma of `(?:[a-z]+,)*`: then there is one way only. Repetitions side by side, as in `a*a*a*`,
+cost a power of the length of the text, so that both their number and that length are bounded.
 """
 
 from __future__ import annotations
@@ -14,6 +15,10 @@ from functools import lru_cache
 from typing import Final
 
 PATTERN_CHARS_MAX: Final = 500
+
+TEXT_CHARS_MAX: Final = 1000
+REPETITIONS_IN_A_ROW_MAX: Final = 3
+"""`.*a.*b.*` against 1000 characters is tried in some hundred million ways at the worst: seconds, not hours."""
 
 _SAMPLE: Final = [*map(chr, range(128)), "\u00e9", "\u0416", "\u4e2d", "\u0661"]
 """Characters by which two sets are told apart: ASCII, and a letter or digit of some other scripts."""
@@ -58,19 +63,33 @@ def pattern_problem(pattern: object) -> str | None:
     if re.search(r"\(\?[aiLmsux-]", pattern):
         return f"expected a pattern without flags, which JSON Schema does not know, found {pattern[:80]!r}"
     if _explodes(_parse(pattern)):
-        return (
-            f"expected a pattern without ambiguous nested repetition, found {pattern[:80]!r}, which can take for ever"
-        )
+        return f"expected a pattern without ambiguous repetition, found {pattern[:80]!r}, which can take for ever"
     return None
 
 
 def _explodes(alternatives: list[list[_Item]]) -> bool:
+    if any(_longest_run(sequence) > REPETITIONS_IN_A_ROW_MAX for sequence in alternatives):
+        return True
     for item in (item for sequence in alternatives for item in sequence):
         if item.alternatives is None:
             continue
         if (item.high > 1 and not _has_one_reading(item.alternatives)) or _explodes(item.alternatives):
             return True
     return False
+
+
+def _longest_run(sequence: list[_Item]) -> int:
+    """How many unbounded repetitions stand in a row with nothing between them that tells where one ends."""
+    longest = run = 0
+    repeated = frozenset[str]()
+    for item in sequence:
+        if item.high > 100:
+            run = run + 1 if item.chars & repeated else 1
+            repeated = item.chars
+            longest = max(longest, run)
+        elif _is_border(item, repeated):
+            run, repeated = 0, frozenset[str]()
+    return longest
 
 
 def _has_one_reading(alternatives: list[list[_Item]]) -> bool:
