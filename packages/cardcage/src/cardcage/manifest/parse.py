@@ -107,16 +107,12 @@ def _read_entry_point(gather: Gather, given: Mapping[str, tuple[str, Any]]) -> E
 
 def _read_name(gather: Gather, path: str, value: Any) -> str | None:
     text = gather.text(path, value, "a name such as ec2-rightsizer", most=PLUGIN_NAME_CHARS_MAX)
-    if text is not None and not is_plugin_name(text):
-        simpler = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
-        hint = f"; did you mean {simpler}?" if simpler != text and is_plugin_name(simpler) else ""
-        gather.wrong(
-            path,
-            f"lower-case ASCII words joined by -, _ or .{hint.replace('; did', ' (did').replace('?', '?)')}",
-            value,
-        )
-        return None
-    return text
+    if text is None or is_plugin_name(text):
+        return text
+    simpler = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+    hint = f" (did you mean {simpler}?)" if is_plugin_name(simpler) else ""
+    gather.wrong(path, f"lower-case ASCII words joined by -, _ or .{hint}", value)
+    return None
 
 
 def _read_version(gather: Gather, path: str, value: Any) -> str | None:
