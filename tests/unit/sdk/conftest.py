@@ -132,7 +132,7 @@ class FakeHost:
 
     def answer(self, call_id: int) -> Any:
         """Wait for the answer of a call. Raises `CallFailed`."""
-        message = self.wait_until(lambda: self._answer_to(call_id))
+        message = self.wait_until(lambda: self.answer_to(call_id))
         if isinstance(message, Error):
             raise CallFailed(message.code, message.message, self.session.decode(message.data))
         assert isinstance(message, Result)
@@ -148,7 +148,7 @@ class FakeHost:
         """Take a whole stream, giving credit for one more item with each that came."""
         call_id = self.call(method, args, credit=credit)
         taken = 0
-        while self._answer_to(call_id) is None:
+        while self.answer_to(call_id) is None:
             self.receive()
             for _ in range(len(self.items(call_id)) - taken):
                 if self.session.is_waiting(call_id):
@@ -205,7 +205,8 @@ class FakeHost:
         if value != self.later:
             self.sock.sendall(self.session.result(call.id, value))
 
-    def _answer_to(self, call_id: int) -> Result | Error | None:
+    def answer_to(self, call_id: int) -> Result | Error | None:
+        """The answer of a call, if it has come."""
         answers = (each for each in self.received if isinstance(each, Result | Error))
         return next((each for each in answers if each.id == call_id), None)
 

@@ -36,12 +36,12 @@ def test_a_file_that_is_not_there_is_named_with_the_files_that_are(start_plugin:
 
 
 def test_an_attribute_that_is_not_there_is_named_with_the_classes_that_are(start_plugin: StartPlugin) -> None:
-    host = start_plugin(GREETER + "def helper():\n    pass\n")
+    host = start_plugin(GREETER + "def extra():\n    pass\n")
     host.greet()
     fault = host.failure(host.call("cardcage.load", host.load_request("Politest")))
     assert fault.code == "entrypoint_not_found"
-    assert 'to have "Politest", found the classes Polite and the functions helper' in fault.message
-    assert fault.data["found"] == ["Polite", "helper"]
+    assert 'to have "Politest", found the classes Polite and the functions extra' in fault.message
+    assert fault.data["found"] == ["Polite", "extra"]
 
 
 def test_an_attribute_that_is_no_class_is_refused(start_plugin: StartPlugin) -> None:
@@ -84,14 +84,14 @@ def test_a_file_without_a_class_named_is_its_one_plugin_class(start_plugin: Star
         class _Base(Plugin):
             pass
 
-        class Helper:
+        class Extra:
             pass
 
         class Optimizer(_Base):
             def analyze(self):
                 return "analysed"
 
-        def helper():
+        def extra():
             pass
         """
     )
@@ -117,7 +117,7 @@ def test_a_file_with_nothing_in_it_is_refused(start_plugin: StartPlugin) -> None
 def test_a_file_of_functions_is_a_plugin_of_its_own(start_plugin: StartPlugin) -> None:
     host = start_plugin(
         functions="""
-        from json import dumps
+        from sys import exit as stop
 
         started = []
 
@@ -139,6 +139,7 @@ def test_a_file_of_functions_is_a_plugin_of_its_own(start_plugin: StartPlugin) -
     assert description["style"] == "module"
     assert [method["name"] for method in description["methods"]] == ["total", "state"]
     host.ask("cardcage.start")
+    host.ask("cardcage.stop")
     assert host.ask("state") == [True]
     assert host.failure(host.call("total", ["12"])).code == "invalid_params"
     assert host.ask("total", [1, 2]) == 3
@@ -151,9 +152,13 @@ def test_a_file_with_one_plain_class_is_that_class(start_plugin: StartPlugin) ->
 
 
 def test_an_object_may_be_the_entry_point(start_plugin: StartPlugin) -> None:
-    host = start_plugin(GREETER + "polite = Polite()\n")
-    host.load("polite")
+    host = start_plugin(
+        GREETER + "from cardcage_sdk import Plugin\nclass Told(Plugin, Polite):\n"
+        "    def told(self): return [self.config, self.context.plugin]\npolite = Told()\n"
+    )
+    host.load("polite", config={"a": 1})
     assert host.ask("greet", "Ada") == "Good day, Ada"
+    assert host.ask("told") == [{"a": 1}, "polite"]
 
 
 def test_a_module_named_like_one_of_the_standard_library_is_the_packages_own(start_plugin: StartPlugin) -> None:

@@ -16,7 +16,7 @@ import msgspec
 from cardcage_sdk.context import LinkedContext, PluginContext, current_call
 from cardcage_sdk.describe import endpoint_facts
 from cardcage_sdk.endpoints import Endpoints, endpoints_of
-from cardcage_sdk.entrypoint import EntryPoint, Style, style_of
+from cardcage_sdk.entrypoint import EntryPoint, Style, own_functions, style_of
 from cardcage_sdk.faults import LoadFault, summary
 from cardcage_sdk.memory import resident_bytes
 from cardcage_sdk.signature import Decode, InvalidArguments, is_async_function, is_generator, signature_of
@@ -209,6 +209,9 @@ class Driver:
             life_of(self.plugin).errors += 1
 
     def _lifecycle_method(self, name: str) -> Callable[..., Any] | None:
+        if self.style is Style.MODULE:
+            # Only what the file defines: it may import a function that happens to be called `start`.
+            return own_functions(self.plugin).get(name)
         found = getattr(self.plugin, name, None)
         return found if callable(found) else None
 
@@ -221,22 +224,31 @@ class Driver:
 def make_driver(found: Any, entry: EntryPoint, context: LinkedContext) -> Driver:
     """Make the plugin's object and the driver for it. Raises `LoadFault`, and whatever the constructor raises."""
     style = style_of(found)
-    if not isinstance(found, type):
-        return Driver(found, style, context)
-    return Driver(construct(found, style, context, who=entry.who), style, context)
+    if isinstance(found, type):
+        return Driver(construct(found, style, context, who=entry.who), style, context)
+    _attach(found, style, context)
+    return Driver(found, style, context)
 
 
 def construct(cls: type, style: Style, context: PluginContext, *, who: str = "the plugin") -> Any:
     """An object of the plugin's class, with its context in place before `__init__` runs."""
     make: Any = cls.__new__
     plugin: Any = make(cls)
-    if style is not Style.CLASS:
-        plugin.context = context
-    if style is Style.PLUGIN:
-        plugin.config = context.config
+    _attach(plugin, style, context)
     args, named = _constructor_arguments(cls, style, context, who)
     cls.__init__(plugin, *args, **named)
     return plugin
+
+
+def _attach(plugin: Any, style: Style, context: PluginContext) -> None:
+    """Give the plugin's object its context, where its base class has a place for it."""
+    if style not in (Style.CLASS, Style.MODULE):
+        try:
+            plugin.context = context
+        except AttributeError:
+            pass  # a class of its own, without our base, whose __slots__ have no place for it
+    if style is Style.PLUGIN:
+        plugin.config = context.config
 
 
 def _constructor_arguments(
