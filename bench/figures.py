@@ -8,6 +8,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+_NOTE = (
+    "Calls are compared with a raw socketpair between two Pythons; cold starts run to the first answer, behind all "
+    "walls; memory is what all processes of an instance hold for themselves alone."
+)
+
 
 def percentile(samples: Sequence[float], share: float) -> float:
     """The sample below which `share` of all lie (nearest rank)."""
@@ -39,26 +44,27 @@ def summary(samples: dict[str, Any]) -> dict[str, float | None]:
 def show(samples: dict[str, Any]) -> None:
     """The table: the ratio first, then what it is made of."""
     made = Table(title="Cardcage, against plain processes in the same run", title_justify="left")
-    for name in ("what", "ratio", "p50", "p99", "the peer's p50", "p99", "budget"):
+    for name in ("what", "ratio", "p50", "p99", "peer p50", "peer p99", "budget"):
         made.add_column(name, justify="left" if name in ("what", "budget") else "right")
-    for where, words in (("one_core", "both ends on one core"), ("two_cores", "on two cores")):
+    for where, words in (("one_core", "one core"), ("two_cores", "two cores")):
         if f"call_{where}_s" in samples:
             ours, floor = samples[f"call_{where}_s"], samples[f"socketpair_{where}_s"]
             budget = "<= 2.0x" if where == "one_core" else ""
             row = [f"{p50(ours) / p50(floor):.2f}x", *_times(ours, "us"), *_times(floor, "us"), budget]
-            made.add_row(f"typed call of 100 bytes to raw socketpair, {words}", *row)
+            made.add_row(f"100-byte call, {words}", *row)
     rate = 1 / p50(samples["inflight64_s_per_call"])
     made.add_row("64 calls in flight", "", f"{rate:,.0f}/s", "", "", "", "")
     cold = samples["cold_start_s"]
     for name, words in (("spawn_s", "python -I -c pass"), ("bubblewrap_s", "bubblewrap + python")):
         if peer := samples[name]:
-            row = [f"1/{p50(peer) / p50(cold):.1f}", *_times(cold, "ms"), *_times(peer, "ms")]
-            made.add_row(f"walled start to first answer, to {words}", *row, ">= 10x faster" if "bubble" in name else "")
-    made.add_row("kill -9 to the next good answer", "", *_times(samples["recovery_s"], "ms"), "", "", "<= 2 ms")
+            row = [f"{p50(peer) / p50(cold):.2f}x as fast", *_times(cold, "ms"), *_times(peer, "ms")]
+            made.add_row(f"cold start, to {words}", *row, ">= 10x faster" if "bubble" in name else "")
+    made.add_row("kill -9 to a new answer", "", *_times(samples["recovery_s"], "ms"), "", "", "<= 2 ms")
     held = p50(samples["private_bytes"]) / 2**20
-    made.add_row("private memory of an idle instance", "", f"{held:.2f} MiB", "", "", "", "<= 2 MiB")
+    made.add_row("memory of an idle instance", "", f"{held:.2f} MiB", "", "", "", "<= 2 MiB")
     console = Console()
     console.print(made)
+    console.print(_NOTE)
     if not samples["bubblewrap_s"]:
         console.print("bubblewrap is not installed or does not run here, so it was not measured")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from peers import RawEcho, bubblewrap_s, raw_echo, spawn_s
+from processes import family, pin, private_bytes
 
 from cardcage import PluginManager, extension_point
 from cardcage.foundation.errors import CardcageError
@@ -86,11 +87,12 @@ async def _calls(manager: PluginManager, sizes: Sizes) -> Samples:
         for where, other in (("one_core", cpus[0]), ("two_cores", cpus[-1])):
             if where == "two_cores" and len(cpus) == 1:
                 continue
-            _pin(0, cpus[0])
-            _pin(raw.pid, other)
-            _pin(plugin_pid, other)
+            os.sched_setaffinity(0, {cpus[0]})
+            pin(raw.pid, other)
+            pin(plugin_pid, other)
             samples |= await _turns(echo, raw, sizes, where)
-    os.sched_setaffinity(0, cpus)
+    for pid in (0, *family(plugin_pid)):
+        os.sched_setaffinity(pid, cpus)
     return samples
 
 
@@ -147,31 +149,31 @@ async def _starts(manager: PluginManager, sizes: Sizes) -> Samples:
 
 
 async def _recoveries(manager: PluginManager, sizes: Sizes) -> list[float]:
-    """From kill -9 of the plugin's process to the next good answer, whatever fails in between."""
+    """From kill -9 of the serving process to the first answer of another one, whatever fails in between."""
     instance = await manager.create_instance("bench-echo", label="killed")
     await manager.start_instance(instance)
     taken: list[float] = []
     for _ in range(sizes.recoveries):
         pid = next(each.pid for each in manager.plugin_info("bench-echo").instances if each.id == instance)
         assert pid is not None
-        await manager.call(instance, "echo", TEXT)
+        before = await manager.call(instance, "born")
         began_s = time.perf_counter()
-        os.kill(pid, signal.SIGKILL)
-        await _until_good(manager, instance)
+        os.kill(family(pid)[-1], signal.SIGKILL)
+        await _until_another(manager, instance, before)
         taken.append(time.perf_counter() - began_s)
     await manager.remove_instance(instance)
     return taken
 
 
-async def _until_good(manager: PluginManager, instance: str) -> None:
+async def _until_another(manager: PluginManager, instance: str, before: str) -> None:
     async with asyncio.timeout(30):
         while True:
             try:
-                await manager.call(instance, "echo", TEXT)
+                if await manager.call(instance, "born") != before:
+                    return
             except CardcageError:
-                await asyncio.sleep(0)
-            else:
-                return
+                pass  # the old process's end, or the new one's beginning
+            await asyncio.sleep(0)
 
 
 async def _memory(manager: PluginManager, sizes: Sizes) -> list[int]:
@@ -181,16 +183,7 @@ async def _memory(manager: PluginManager, sizes: Sizes) -> list[int]:
         await manager.start_instance(instance)
         await manager.call(instance, "echo", TEXT)
     pids = [each.pid for each in manager.plugin_info("bench-echo").instances if "/idle-" in each.id]
-    held = [_private_bytes(pid) for pid in pids if pid is not None]
+    held = [private_bytes(pid) for pid in pids if pid is not None]
     for instance in instances:
         await manager.remove_instance(instance)
     return held
-
-
-def _private_bytes(pid: int) -> int:
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_"))
-
-
-def _pin(pid: int, cpu: int) -> None:
-    os.sched_setaffinity(pid, {cpu})
