@@ -121,6 +121,17 @@ async def test_the_words_of_a_plugins_error_are_bounded_and_free_of_control_char
     assert len(e.value.message) < 3000
 
 
+async def test_the_facts_of_a_plugins_error_are_kept_up_to_a_bound(bench: Bench) -> None:
+    channel, plugin = await bench.connect()
+    for data, kept in (({"page": 3}, {"page": 3}), ({"page": "x" * 70_000}, None), (None, None)):
+        wanted = asyncio.create_task(channel.call("read"))
+        call = await plugin.next(Call)
+        await plugin.send(plugin.session.error(call.id, "plugin_error", "no", data))
+        with pytest.raises(PluginFault) as e:
+            await wanted
+        assert e.value.fields.get("data") == kept
+
+
 async def test_the_deadline_cancels_the_call_and_its_late_answer_is_dropped(bench: Bench) -> None:
     channel, plugin = await bench.connect()
     with pytest.raises(PluginFault, match=r'plugin "ocr" 1\.2\.0 did not answer read within 0\.05 s') as e:

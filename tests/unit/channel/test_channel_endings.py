@@ -10,7 +10,7 @@ import pytest
 
 from cardcage.channel import ChannelLimits
 from cardcage.foundation.errors import PluginFault, Unavailable
-from cardcage_sdk.wire import Call, Goodbye, Ping, Pong, Ready, State
+from cardcage_sdk.wire import Call, Encoding, Goodbye, Ping, Pong, Ready, State
 
 if TYPE_CHECKING:
     from conftest import Bench
@@ -88,6 +88,15 @@ async def test_garbage_in_the_middle_ends_the_connection_and_names_expected_and_
     assert "malformed" in goodbye.message
     with pytest.raises(PluginFault, match="malformed"):
         await channel.call("read")
+
+
+@pytest.mark.parametrize("words", [b'[9,"\\u001b[2J","x"]\n', b'[13,"\\u001b[2J","\\u001b[2J"]\n'])
+async def test_what_a_reason_quotes_of_the_plugin_has_no_control_characters(bench: Bench, words: bytes) -> None:
+    channel, plugin = await bench.connect(encoding=Encoding.JSON)
+    await plugin.send(words)
+    message = (await channel.closed).message
+    assert "\x1b" not in message
+    assert "\\x1b[2J" in message
 
 
 async def test_a_frame_beyond_the_limit_is_refused_by_its_length_alone(bench: Bench) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, TypeVar, overload
 
 import msgspec
@@ -13,8 +15,8 @@ import msgspec
 from cardcage.channel.calls import Waiting, WaitingCalls
 from cardcage.channel.driver import Driver
 from cardcage.channel.handler import ChannelHandler, CloseReason
-from cardcage.channel.limits import IN_PLACE_PAUSE, IN_PLACE_RUN, ChannelLimits
-from cardcage.channel.peer import Peer
+from cardcage.channel.limits import ERROR_DATA_BYTES_MAX, IN_PLACE_PAUSE, IN_PLACE_RUN, ChannelLimits
+from cardcage.channel.peer import Peer, plain
 from cardcage.channel.serving import Serving
 from cardcage.channel.streams import Inbox, Stream
 from cardcage.foundation.errors import CardcageError
@@ -454,7 +456,7 @@ class Channel:
         """Settle everything that waits. Runs once."""
         if self._leaving is not None and reason.code in ("goodbye", "connection_lost"):
             reason = self._leaving
-        self._ending = reason
+        self._ending = reason = replace(reason, message=plain(reason.message))
         self._calls.fail(lambda call: self._ended(call.method))
         streams, self._streams = self._streams, {}
         for inbox in streams.values():
@@ -513,10 +515,11 @@ class Channel:
             raise self.who.unavailable(f"is stopping and can't be sent {what}")
 
     def _answered(self, method: str, message: Error) -> CardcageError:
-        try:
-            data = self._session.decode(message.data)
-        except msgspec.ValidationError:
-            data = None  # The failure itself matters more than facts that can't be read.
+        # The failure itself matters more than facts that are too many or can't be read.
+        data = None
+        if memoryview(message.data).nbytes <= ERROR_DATA_BYTES_MAX:
+            with contextlib.suppress(msgspec.ValidationError):
+                data = self._session.decode(message.data)
         return self.who.answered(method, message.code, message.message, data)
 
     def _invalid(self, method: str, what: str, fault: msgspec.ValidationError) -> CardcageError:

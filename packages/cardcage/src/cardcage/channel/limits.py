@@ -22,6 +22,9 @@ IN_PLACE_PAUSE: Final = 64
 """Lone calls that wait in the loop after one was not answered in place, or others came beside it: at 50 us, what a slow
 plugin costs its host stays below 1 us a call."""
 
+ERROR_DATA_BYTES_MAX: Final = 64 * 1024
+"""Facts that come with a plugin's error and are kept: a traceback and some values. Longer ones are dropped."""
+
 STREAM_WINDOW_ITEMS: Final = 64
 """Items of a stream that may be on their way. At 10 us an item and 300 us for a sleeping host to answer with credit, 32
 keep a plugin busy; twice that leaves room while credit is given for half a window at a time."""

@@ -15,7 +15,10 @@ MESSAGE_CHARS_MAX: Final = 2000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """The plugin at the other end of a channel, as errors name it."""
+    """The plugin at the other end of a channel, as errors name it.
+
+    What errors say may quote the plugin, so all of it is made plain.
+    """
 
     plugin: str
     version: str
@@ -27,21 +30,21 @@ class Peer:
 
     def fault(self, code: str, what: str, *, hint: str | None = None, **fields: Any) -> PluginFault:
         """The error that says of this plugin `what` it did."""
-        return PluginFault(f"{self} {what}", code=code, hint=hint, **self._fields(), **fields)
+        return PluginFault(f"{self} {plain(what)}", code=code, hint=hint, **self._fields(), **fields)
 
     def unavailable(self, what: str, *, retry_after_s: float | None = None, **fields: Any) -> Unavailable:
         """The error that says `what` keeps this plugin from being called now."""
-        return Unavailable(f"{self} {what}", retry_after_s=retry_after_s, **self._fields(), **fields)
+        return Unavailable(f"{self} {plain(what)}", retry_after_s=retry_after_s, **self._fields(), **fields)
 
     def misuse(self, code: str, what: str, **fields: Any) -> Misuse:
         """The error for a caller of this plugin, who did `what`."""
-        return Misuse(f"{self} {what}", code=code, **self._fields(), **fields)
+        return Misuse(f"{self} {plain(what)}", code=code, **self._fields(), **fields)
 
     def answered(self, method: str, code: str, message: str, data: Any) -> CardcageError:
         """The error for a call that the plugin answered with one."""
         if code not in ERROR_CODES:
             code = "plugin_error"
-        words = _plain(message)
+        words = plain(message)
         fields = {**self._fields(), "method": method, "data": data}
         match code:
             case "invalid_params":
@@ -65,7 +68,7 @@ class Peer:
         return {"plugin": self.plugin, "version": self.version, "instance": self.instance}
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """A plugin's words, made safe for a terminal and a log: no control characters but line ends, and not too long."""
     shown = text if len(text) <= MESSAGE_CHARS_MAX else text[:MESSAGE_CHARS_MAX] + "..."
     if shown.isprintable():
