@@ -117,6 +117,8 @@ def test_a_wildcard_covers_names_beneath_it_on_a_label_boundary_only(parent: str
         ("network:api.example.com:443", "network:api.example.com:80", False),
         ("network:api.example.com:443", "network:api.example.com:400-500", True),
         ("network:api.example.com:400-501", "network:api.example.com:400-500", False),
+        ("network:api.example.com:399-500", "network:api.example.com:400-500", False),
+        ("network:api.example.com:300", "network:api.example.com:400-500", False),
         ("network:api.example.com:*", "network:api.example.com:1-65535", True),
         ("network:a.b.example.com:443", "network:*.example.com:443", True),
         ("network:*.a.example.com:443", "network:*.example.com:443", True),

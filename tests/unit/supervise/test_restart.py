@@ -69,6 +69,17 @@ def test_delays_grow_and_are_capped(policy: RestartPolicy, jitter_sample: float)
     assert all(0 <= delay <= policy.backoff_max_s for delay in delays)
 
 
+@pytest.mark.parametrize(
+    ("jitter_sample", "first_s", "third_s"), [(0.0, 0.05, 0.2), (0.5, 0.055, 0.22), (1.0, 0.06, 0.24)]
+)
+def test_a_delay_doubles_and_is_lengthened_by_its_share_of_the_jitter(
+    jitter_sample: float, first_s: float, third_s: float
+) -> None:
+    steps = crash_at_once(RestartPolicy(jitter=0.2), jitter_sample)
+    assert steps[0].delay_s == pytest.approx(first_s)
+    assert steps[2].delay_s == pytest.approx(third_s)
+
+
 class Restarts(RuleBasedStateMachine):
     """A false clock, an instance that ends when it likes, and a supervisor that does what it is told."""
 
