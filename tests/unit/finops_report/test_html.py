@@ -82,6 +82,12 @@ def test_exact_totals_are_in_the_page_beside_the_rounded_ones(analysis: Analysis
     assert 'rows-taken">120<' in page
 
 
+def test_the_chart_library_s_licence_comes_with_it(analysis: Analysis) -> None:
+    page = html_report(analysis)
+    assert "Permission is hereby granted, free of charge" in page
+    assert "Leon Sorokin" in page
+
+
 def test_a_failed_plugin_is_told_at_the_top(analysis: Analysis) -> None:
     assert "The notification channel failed:" in html_report(analysis)
 

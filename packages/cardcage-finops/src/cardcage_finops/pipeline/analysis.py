@@ -326,7 +326,7 @@ class _Run:
         if not self.request.notify:
             return []
         self.progress.stage("sending messages")
-        message = notification(found, self.request.report)
+        message = notification(found, self.request.report, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
         notices: list[Notice] = []
         for target in self.request.notify:
             member = await self.hire_channel(target)

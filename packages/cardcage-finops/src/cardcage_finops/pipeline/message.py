@@ -13,7 +13,7 @@ LINES_MAX: Final = 5
 """Of each kind: a message is to be read, the report has the rest."""
 
 
-def notification(found: Analysis, report: Path | None) -> Notification:
+def notification(found: Analysis, report: Path | None, time: str) -> Notification:
     """What was spent, what stood out, what could be saved, and which policies are broken."""
     main = found.main
     billed = amount_for_people(main.totals.billed, found.currency) if main else "nothing"
@@ -22,6 +22,7 @@ def notification(found: Analysis, report: Path | None) -> Notification:
         text="\n".join(_lines(found, report)),
         severity=severity(found),
         kind="analysis_finished",
+        time=time,
         data={
             "bill": found.bill.name,
             "currency": found.currency,
@@ -34,7 +35,7 @@ def notification(found: Analysis, report: Path | None) -> Notification:
             "anomalies": len(found.anomalies),
             "recommendations": len(found.recommendations),
             "monthly_savings": amount_text(found.monthly_savings),
-            "policies_breached": [one.policy for one in found.policies if one.status == "breach"],
+            "policies_breached": sorted({one.policy for one in found.policies if one.status == "breach"}),
         },
     )
 
@@ -49,7 +50,8 @@ def severity(found: Analysis) -> Literal["info", "warning", "critical"]:
 
 def _lines(found: Analysis, report: Path | None) -> list[str]:
     lines = [f"Period: {found.period_start} to {found.period_end}."]
-    lines += [f"Policy {one.policy}: {one.message}" for one in found.policies if one.status != "ok"][:LINES_MAX]
+    worst = sorted((one for one in found.policies if one.status != "ok"), key=lambda one: one.status)  # breach, warn
+    lines += [f"Policy {one.policy} ({one.status}): {one.message}" for one in worst[:LINES_MAX]]
     for one in found.anomalies[:LINES_MAX]:
         scope = one.service or "all services"
         lines.append(f"Unusual: {scope} on {one.first_day}, {amount_for_people(one.impact, one.currency)} too much.")

@@ -71,6 +71,7 @@ def html_report(analysis: Analysis) -> str:
         page_css=page_css,
         chart_js=chart_js,
         page_js=page_js,
+        chart_licence=Markup.escape(str(_asset("uplot/LICENSE"))),
         chart_json=script_json(_harmless(chart_data(analysis))),
         days=main_days(analysis),
         charted=charted_anomalies(analysis),
