@@ -14,7 +14,7 @@ from typing import Any
 
 from cardcage.channel import Channel, ChannelHandler, Peer
 from cardcage.contracts import check_provider
-from cardcage.foundation.errors import Fault, PluginFault
+from cardcage.foundation.errors import Fault, InvalidDocument, PluginFault
 from cardcage.launch.runner import Exit, ExitReason, Process, Runner
 from cardcage.manifest import check_metadata, validate_config
 from cardcage.runtime.blueprint import Blueprint
@@ -144,7 +144,22 @@ def check_description(blueprint: Blueprint, description: PluginDescription) -> N
             faults=[{"path": fault.path, "message": fault.message} for fault in faults],
         )
     if blueprint.manifest.config_schema is None and description.config_schema:
-        validate_config(description.config_schema, dict(blueprint.config), subject=f"the config of {blueprint.label}")
+        _check_config(blueprint, description.config_schema)
+
+
+def _check_config(blueprint: Blueprint, schema: dict[str, Any]) -> None:
+    """Hold the config against the schema that the code gives; a schema that is none is the plugin's fault."""
+    try:
+        validate_config(schema, dict(blueprint.config), subject=f"the config of {blueprint.label}")
+    except InvalidDocument as error:
+        if error.code != "config_schema_invalid":
+            raise
+        raise PluginFault(
+            f"{blueprint.label} gave a config schema that is none: {error.message}",
+            code="contract_broken",
+            plugin=blueprint.plugin,
+            version=blueprint.version,
+        ) from error
 
 
 async def _load(blueprint: Blueprint, channel: Channel) -> PluginDescription:
