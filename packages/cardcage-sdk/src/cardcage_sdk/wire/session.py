@@ -23,6 +23,7 @@ import msgspec
 from cardcage_sdk.wire.codec import CODECS, Encoding, malformed
 from cardcage_sdk.wire.errors import LocalProtocolError, RemoteProtocolError, UnsendableValue
 from cardcage_sdk.wire.framing import Data
+from cardcage_sdk.wire.ledger import NO_STREAM, Ledger
 from cardcage_sdk.wire.limits import WireLimits
 from cardcage_sdk.wire.messages import (
     KIND_OF,
@@ -45,7 +46,6 @@ T = TypeVar("T")
 VERSIONS: Final = (1,)
 """The protocol versions that this package speaks."""
 
-_NO_STREAM: Final = -1
 
 _CLOSED: Final = State.CLOSED
 
@@ -93,11 +93,9 @@ class Session:
         "_frame_bytes_max",
         "_frames",
         "_in_flight_max",
-        "_last_call_id",
-        "_last_served_id",
+        "_ledger",
         "_load_as",
         "_load_message",
-        "_pings",
         "_receivable",
         "_sendable",
         "_serving",
@@ -131,22 +129,21 @@ class Session:
         self._features_offered = tuple(features)
         self._frame_bytes_max = limits.frame_bytes
         self._in_flight_max = limits.in_flight_calls
-        self._calls: dict[int, int] = {}
-        self._cancelled: set[int] = set()
-        self._serving: dict[int, int] = {}
-        self._pings: set[int] = set()
-        self._last_call_id = 0
-        self._last_served_id = 0
+        self._ledger = ledger = Ledger(limits)
+        # The same tables, one step nearer.
+        self._calls = ledger.calls
+        self._cancelled = ledger.cancelled
+        self._serving = ledger.serving
         self._checks: dict[type[Message], Callable[[Any], bool]] = {
             Hello: self._on_hello,
             Ready: self._on_ready,
-            Call: self._on_call,
-            Result: self._on_answer,
-            Error: self._on_answer,
-            Cancel: self._on_cancel,
-            Item: self._on_item,
-            Credit: self._on_credit,
-            Pong: self._on_pong,
+            Call: ledger.on_call,
+            Result: ledger.on_answer,
+            Error: ledger.on_answer,
+            Cancel: ledger.on_cancel,
+            Item: ledger.on_item,
+            Credit: ledger.on_credit,
+            Pong: ledger.on_pong,
         }
         if encoding is None and role is Role.PLUGIN:
             encoding = Encoding.BINARY
@@ -204,10 +201,11 @@ class Session:
             )
         if credit and not 0 <= credit <= self.limits.credit:
             raise LocalProtocolError(f"credit is 0 to {self.limits.credit}, not {credit}", code="credit")
-        call_id = self._last_call_id + 1
+        ledger = self._ledger
+        call_id = ledger.last_call_id + 1
         data = self._send(_CALL, (_CALL, call_id, method, args, deadline_ms, credit, meta))
-        self._last_call_id = call_id
-        self._calls[call_id] = credit or _NO_STREAM
+        ledger.last_call_id = call_id
+        self._calls[call_id] = credit or NO_STREAM
         return call_id, data
 
     def result(self, call_id: int, value: Any) -> bytes:
@@ -241,7 +239,7 @@ class Session:
             raise self._not_owed(call_id)
         left = self._serving[call_id]
         if left <= 0:
-            why = "asked for no stream" if left == _NO_STREAM else "has no credit left"
+            why = "asked for no stream" if left == NO_STREAM else "has no credit left"
             raise LocalProtocolError(f"call {call_id} {why}, so no item may be sent", code="credit")
         data = self._send(_ITEM, (_ITEM, call_id, value))
         self._serving[call_id] = left - 1
@@ -252,7 +250,7 @@ class Session:
         left = self._calls.get(call_id)
         if left is None:
             raise self._not_waiting(call_id)
-        if left == _NO_STREAM or n < 1 or left + n > self.limits.credit:
+        if left == NO_STREAM or n < 1 or left + n > self.limits.credit:
             raise LocalProtocolError(f"call {call_id} can't be given {n} more credit", code="credit")
         data = self._send(_CREDIT, (_CREDIT, call_id, n))
         self._calls[call_id] = left + n
@@ -272,10 +270,10 @@ class Session:
 
     def ping(self, nonce: int) -> bytes:
         """Ask for a pong of the same nonce."""
-        if nonce in self._pings:
+        if nonce in self._ledger.pings:
             raise LocalProtocolError(f"ping {nonce} is not answered yet")
         data = self._send(_PING, (_PING, nonce))
-        self._pings.add(nonce)
+        self._ledger.pings.add(nonce)
         return data
 
     def pong(self, nonce: int) -> bytes:
@@ -410,74 +408,6 @@ class Session:
         self.features = frozenset(message.features)
         return True
 
-    def _on_call(self, message: Call) -> bool:
-        if message.id <= self._last_served_id:
-            raise RemoteProtocolError(
-                f"began call {message.id} after call {self._last_served_id}, but call ids ascend", code="call_id"
-            )
-        if len(self._serving) >= self._in_flight_max:
-            raise RemoteProtocolError(
-                f"began a call while {self.limits.in_flight_calls} others are unanswered, the most there may be",
-                code="call_limit",
-            )
-        if message.credit:
-            self._check_credit(message.id, message.credit)
-        self._last_served_id = message.id
-        self._serving[message.id] = message.credit or _NO_STREAM
-        return True
-
-    def _on_answer(self, message: Result | Error) -> bool:
-        if self._calls.pop(message.id, None) is not None:
-            return True
-        if message.id in self._cancelled:
-            self._cancelled.remove(message.id)
-            return False
-        raise self._not_open(message.id, "answered")
-
-    def _on_item(self, message: Item) -> bool:
-        left = self._calls.get(message.id)
-        if left is None:
-            if message.id in self._cancelled:
-                return False
-            raise self._not_open(message.id, "sent an item for")
-        if left <= 0:
-            why = "asked for no stream" if left == _NO_STREAM else "had no credit left"
-            raise RemoteProtocolError(f"sent an item for call {message.id}, which {why}", code="credit")
-        self._calls[message.id] = left - 1
-        return True
-
-    def _on_cancel(self, message: Cancel) -> bool:
-        return self._is_open_or_over(message.id, "cancelled")
-
-    def _on_credit(self, message: Credit) -> bool:
-        if not self._is_open_or_over(message.id, "gave credit for"):
-            return False
-        left = self._serving[message.id]
-        if left == _NO_STREAM:
-            raise RemoteProtocolError(f"gave credit for call {message.id}, which asked for no stream", code="credit")
-        self._check_credit(message.id, left + message.n)
-        self._serving[message.id] = left + message.n
-        return True
-
-    def _on_pong(self, message: Pong) -> bool:
-        if message.nonce not in self._pings:
-            raise RemoteProtocolError(f"answered ping {message.nonce}, which was not sent", code="unexpected_message")
-        self._pings.remove(message.nonce)
-        return True
-
-    def _is_open_or_over(self, call_id: int, deed: str) -> bool:
-        if call_id in self._serving:
-            return True
-        if call_id > self._last_served_id:
-            raise RemoteProtocolError(f"{deed} call {call_id}, which it never made", code="call_id")
-        return False
-
-    def _check_credit(self, call_id: int, credit: int) -> None:
-        if credit > self.limits.credit:
-            raise RemoteProtocolError(
-                f"gave call {call_id} a credit of {credit}, but it is limited to {self.limits.credit}", code="credit"
-            )
-
     def _broken(self, fault: RemoteProtocolError, received: list[Message]) -> RemoteProtocolError:
         """Close the session; complete the fault: whose it was, what came before it, and a last word for the peer."""
         whole = RemoteProtocolError(f"the {self.role.peer} {fault.message}", code=fault.code)
@@ -492,10 +422,6 @@ class Session:
         return RemoteProtocolError(
             f"sent {_name(KIND_OF[of_type])} in state {self.state}, expected {expected}", code="unexpected_message"
         )
-
-    def _not_open(self, call_id: int, deed: str) -> RemoteProtocolError:
-        why = "was answered before" if call_id <= self._last_call_id else "was never made"
-        return RemoteProtocolError(f"{deed} call {call_id}, which {why}", code="call_id")
 
     def _not_owed(self, call_id: int) -> LocalProtocolError:
         return LocalProtocolError(
