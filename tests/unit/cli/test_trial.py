@@ -59,3 +59,22 @@ def test_other_instances_are_untouched(store: MemoryStore) -> None:
     found = store.instance(InstanceId("ocr/eu"))
     assert found is not None
     assert found.config == {"dpi": 1}
+
+
+def test_the_blank_record_is_taken_away_again_but_never_one_that_was_filled(store: MemoryStore) -> None:
+    tried = TrialStore(store, trial(dpi=300))
+    tried.commit(PutInstance(record=trial(dpi=300)))
+    tried.forget_blank()
+    assert store.instance(OCR) is None
+    tried.commit(PutInstance(record=trial(dpi=300)))
+    store.commit(PutInstance(record=InstanceRecord(id=OCR, plugin="ocr", config={"dpi": 72})))
+    tried.forget_blank()
+    assert store.instance(OCR) is not None
+
+
+def test_a_blank_record_of_someone_elses_is_left(store: MemoryStore) -> None:
+    store.commit(PutInstance(record=InstanceRecord(id=OCR, plugin="ocr", desired="stopped")))
+    tried = TrialStore(store, trial(dpi=300))
+    tried.commit(PutInstance(record=trial(dpi=300)))
+    tried.forget_blank()
+    assert store.instance(OCR) is not None
