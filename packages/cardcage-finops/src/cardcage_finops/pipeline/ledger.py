@@ -3,6 +3,9 @@
 What is kept grows with the number of *distinct* keys, never with the number of rows: services, accounts, days, series
 (service x account), their days, resources and the days of resources. Each has a bound below. Past it the key is folded
 into `OVERFLOW_KEY`, so that every total stays exact and only the split becomes coarser, and an issue says so.
+
+Measured: the process peaks at some 110 MiB over a million rows of 700 resources, at some 510 MiB where all bounds below
+are reached at once.
 """
 
 from __future__ import annotations
@@ -57,13 +60,13 @@ KEYS_MAX: Final = 50_000
 """Distinct services, accounts and days, each."""
 
 CELLS_MAX: Final = 300_000
-"""Distinct (day, service, account): about 100 MiB. 90 days of 100 services in 30 accounts are 270,000."""
+"""Distinct (day, service, account). 90 days of 100 services in 30 accounts are 270,000."""
 
 RESOURCES_MAX: Final = 100_000
-"""Distinct resources: about 120 MiB with their tags."""
+"""Distinct resources."""
 
 RESOURCE_DAYS_MAX: Final = 300_000
-"""Distinct (resource, day), kept to rank the causes of anomalies: about 90 MiB."""
+"""Distinct (resource, day), kept to rank the causes of anomalies."""
 
 KEY_CHARS_MAX: Final = 1024
 """Names and ids of providers have some 200 characters; longer ones are cut."""
