@@ -19,20 +19,12 @@ from typing import Final
 import msgspec
 
 from cardcage_finops.models import ChargeBatch, RowIssue, Totals
-from cardcage_finops.pipeline.amounts import EXACT, ZERO, is_amount
+from cardcage_finops.pipeline.amounts import DIGITS_BEFORE_POINT_MAX, EXACT, ZERO, is_amount
 from cardcage_finops.pipeline.issues import IssueLog
 
 AMOUNT_COLUMNS: Final = ("BilledCost", "EffectiveCost", "ListCost", "ContractedCost")
-KEY_COLUMNS: Final = (
-    "BillingCurrency",
-    "ChargePeriodStart",
-    "ServiceName",
-    "SubAccountId",
-    "BillingAccountId",
-    "RegionId",
-    "ResourceId",
-    "ChargeCategory",
-)
+REST_OF_KEY: Final = ("ServiceName", "SubAccountId", "BillingAccountId", "RegionId", "ResourceId", "ChargeCategory")
+KEY_COLUMNS: Final = ("BillingCurrency", "ChargePeriodStart", *REST_OF_KEY)
 RESOURCE_COLUMNS: Final = (
     "ResourceName",
     "ResourceType",
@@ -135,8 +127,10 @@ def totals_of(sums: Sums) -> Totals:
     return Totals(billed=sums[0], effective=sums[1], list=sums[2], contracted=sums[3])
 
 
-_Group = tuple[str, str, str, str, str, str, str]
-"""(currency, day, service, account, region, resource, category): rows of one batch that are added up together."""
+_RawGroup = tuple[str, str, str | None, str | None, str | None, str | None, str | None, str | None]
+"""(currency, day, then `REST_OF_KEY` as in the batch): rows of one batch that are added up together."""
+_Wide = tuple[str, str, str, str, str, str]
+"""(currency, day, service, account, region, category): what every table but those of resources needs."""
 
 
 @dataclass(slots=True)
@@ -186,45 +180,27 @@ class Ledger:
         self._amounts.clear()
 
     def _add_rows(self, batch: ChargeBatch) -> int:
-        """Group the batch's rows, then fold the groups into the tables; answers how many rows were refused."""
-        columns = [_column(batch, name) for name in (*AMOUNT_COLUMNS, *KEY_COLUMNS)]
-        groups: dict[_Group, Sums] = {}
-        counts: dict[str, int] = {}
-        firsts: dict[_Group, int] = {}
+        """Group the batch's rows, then fold the groups into the tables; answers how many rows were refused.
+
+        A bill repeats its keys, so most of the work is done once a group and not once a row.
+        """
+        amounts = [self._parsed(_column(batch, name)) for name in AMOUNT_COLUMNS]
+        currencies = self._known_currencies(_column(batch, "BillingCurrency"))
+        days = _days(_column(batch, "ChargePeriodStart"))
+        keys = zip(currencies, days, *(_column(batch, name) for name in REST_OF_KEY), strict=True)
+        groups: dict[_RawGroup, Sums] = {}
+        firsts: dict[_RawGroup, int] = {}
         refused = 0
-        amount = self._amount
-        for index, cells in enumerate(zip(*columns, strict=True)):
-            billed, effective, listed, contracted = (
-                amount(cells[0]),
-                amount(cells[1]),
-                amount(cells[2]),
-                amount(cells[3]),
-            )
-            currency = (cells[4] or NO_CURRENCY)[:CURRENCY_CHARS_MAX]
-            start = cells[5] or ""
-            if (
-                billed is None
-                or effective is None
-                or listed is None
-                or contracted is None
-                or not _is_day(start[:10])
-                or (currency not in self.currencies and len(self.currencies) >= CURRENCIES_MAX)
-            ):
+        for index, (key, billed, effective, listed, contracted) in enumerate(zip(keys, *amounts, strict=True)):
+            currency, day = key[0], key[1]
+            if billed is None or effective is None or listed is None or contracted is None or not day or not currency:
                 refused += 1
-                self.issues.add(_refusal(_row_number(batch, index), cells))
+                self.issues.add(_refusal(batch, index))
                 continue
-            group = (
-                currency,
-                start[:10],
-                cells[6] or NO_SERVICE,
-                cells[7] or cells[8] or NO_ACCOUNT,
-                cells[9] or "",
-                cells[10] or "",
-                (cells[11] or USAGE)[:CATEGORY_CHARS_MAX],
-            )
-            if (sums := groups.get(group)) is None:
-                groups[group] = [billed, effective, listed, contracted]
-                firsts[group] = index
+            sums = groups.get(key)
+            if sums is None:
+                groups[key] = [billed, effective, listed, contracted]
+                firsts[key] = index
                 if currency not in self.currencies:
                     self.currencies[currency] = CurrencyLedger()
             else:
@@ -232,48 +208,80 @@ class Ledger:
                 sums[1] += effective
                 sums[2] += listed
                 sums[3] += contracted
-            counts[currency] = counts.get(currency, 0) + 1
-        for currency, count in counts.items():
-            self.currencies[currency].rows += count
-        for group, sums in groups.items():
-            self._fold(batch, firsts[group], group, sums)
+            self.currencies[currency].rows += 1
+        self._fold_groups(batch, groups, firsts)
         return refused
 
-    def _amount(self, text: str | None) -> Decimal | None:
-        """The amount that `text` spells, or None where it spells none. An absent amount adds nothing."""
-        if text is None:
-            return ZERO
-        found = self._amounts.get(text, _UNSEEN)
-        if found is _UNSEEN:
-            if len(self._amounts) >= AMOUNT_CACHE_MAX:
-                self._amounts.clear()
-            found = _parse_amount(text)
-            if len(text) <= 64:
-                self._amounts[text] = found
+    def _known_currencies(self, cells: Sequence[str | None]) -> list[str]:
+        """The currency of each row; empty for one that is one too many."""
+        names: dict[str | None, str] = {}
+        known = set(self.currencies)
+        for cell in dict.fromkeys(cells):
+            name = (cell or NO_CURRENCY)[:CURRENCY_CHARS_MAX]
+            if len(known) < CURRENCIES_MAX:
+                known.add(name)
+            names[cell] = name if name in known else ""
+        return [names[cell] for cell in cells]
+
+    def _parsed(self, cells: Sequence[str | None]) -> list[Decimal | None]:
+        """The amounts that the cells spell, None for one that spells none. An absent amount adds nothing."""
+        known, unseen, read = self._amounts, _UNSEEN, self._read_amount
+        return [
+            ZERO if text is None else read(text) if (found := known.get(text, unseen)) is unseen else found
+            for text in cells
+        ]
+
+    def _read_amount(self, text: str) -> Decimal | None:
+        if len(self._amounts) >= AMOUNT_CACHE_MAX:
+            self._amounts.clear()
+        found = _parse_amount(text)
+        if len(text) <= 64:
+            self._amounts[text] = found
         return found
 
-    def _fold(self, batch: ChargeBatch, index: int, group: _Group, sums: Sums) -> None:
-        """Add a group's sums to every table that it belongs to."""
-        currency, day, service, account, region, resource, category = group
-        ledger = self.currencies[currency]
-        service = self._key(ledger.by_service, service, "services")
-        account = self._key(ledger.by_account, account, "accounts")
-        _add(ledger.total, sums)
-        _add(ledger.by_service.setdefault(service, _zeros()), sums)
-        _add(ledger.by_account.setdefault(account, _zeros()), sums)
-        _add(ledger.by_day.setdefault(self._key(ledger.by_day, day, "days"), _zeros()), sums)
-        _add(ledger.by_region.setdefault(self._key(ledger.by_region, region, "regions"), _zeros()), sums)
+    def _fold_groups(self, batch: ChargeBatch, groups: dict[_RawGroup, Sums], firsts: dict[_RawGroup, int]) -> None:
+        """Add the groups to the resources one by one, and to everything else by what they share."""
+        wide: dict[_Wide, Sums] = {}
+        for raw, sums in groups.items():
+            currency, day, service, account, billing_account, region, resource, category = raw
+            service, account = service or NO_SERVICE, account or billing_account or NO_ACCOUNT
+            ledger = self.currencies[currency]
+            service = self._key(ledger.by_service, service, "services")
+            account = self._key(ledger.by_account, account, "accounts")
+            category = (category or USAGE)[:CATEGORY_CHARS_MAX]
+            self._name_account(batch, firsts[raw], account)
+            key = (currency, day, service, account, region or "", category)
+            known = wide.get(key)
+            if known is None:
+                wide[key] = list(sums)
+                ledger.by_service.setdefault(service, _zeros())
+                ledger.by_account.setdefault(account, _zeros())
+            else:
+                _add(known, sums)
+            if resource:
+                self._fold_resource(batch, firsts[raw], key, resource[:KEY_CHARS_MAX], sums)
+        for key, sums in wide.items():
+            self._fold(key, sums)
+
+    def _name_account(self, batch: ChargeBatch, index: int, account: str) -> None:
         if account not in self.account_names and account != OVERFLOW_KEY:
             name = _cell(batch, "SubAccountName", index) or _cell(batch, "BillingAccountName", index)
             self.account_names[account] = name[:KEY_CHARS_MAX]
+
+    def _fold(self, key: _Wide, sums: Sums) -> None:
+        """Add sums to every table that is not about resources."""
+        currency, day, service, account, region, category = key
+        ledger = self.currencies[currency]
+        _add(ledger.total, sums)
+        _add(ledger.by_service[service], sums)
+        _add(ledger.by_account[account], sums)
+        _add(ledger.by_day.setdefault(self._key(ledger.by_day, day, "days"), _zeros()), sums)
+        _add(ledger.by_region.setdefault(self._key(ledger.by_region, region, "regions"), _zeros()), sums)
         series = (currency, service, account)
         self._fold_series(series, day, sums[1])
         if category != USAGE:
             self._fold_fee(series, category, day, sums[1])
         self._fold_region(series, region, day, sums[1])
-        if resource:
-            entry = self._fold_resource(batch, index, group, sums)
-            self._fold_resource_day(series, entry.id if entry else OVERFLOW_KEY, day, sums[1])
 
     def _key(self, table: dict[str, Sums], key: str, what: str) -> str:
         """`key` as it may stand in `table`: cut to its bound, folded where the table is full."""
@@ -323,14 +331,15 @@ class Ledger:
             days = categories.setdefault(category, {})
         days[day] = days.get(day, ZERO) + effective
 
-    def _fold_resource(self, batch: ChargeBatch, index: int, group: _Group, sums: Sums) -> ResourceEntry | None:
-        currency, day, service, account, region, resource, category = group
-        resource = resource[:KEY_CHARS_MAX]
+    def _fold_resource(self, batch: ChargeBatch, index: int, key: _Wide, resource: str, sums: Sums) -> None:
+        currency, day, service, account, region, category = key
+        series = (currency, service, account)
         entry = self.resources.get((currency, resource))
         if entry is None:
             if len(self.resources) >= RESOURCES_MAX:
                 self._say_folded("resources", RESOURCES_MAX)
-                return None
+                self._fold_resource_day(series, OVERFLOW_KEY, day, sums[1])
+                return
             entry = self.resources[currency, resource] = ResourceEntry(
                 id=resource,
                 currency=currency,
@@ -351,7 +360,7 @@ class Ledger:
         entry.last_day = max(entry.last_day, day)
         if category == USAGE:
             _add(entry.usage, sums)
-        return entry
+        self._fold_resource_day(series, resource, day, sums[1])
 
     def _fold_resource_day(self, series: SeriesKey, resource: str, day: str, effective: Decimal) -> None:
         days = self.resource_cells.setdefault(series, {}).get(resource)
@@ -375,24 +384,23 @@ def _parse_amount(text: str) -> Decimal | None:
         value = EXACT.create_decimal(text)
     except (InvalidOperation, ArithmeticError):
         return None
-    return value if is_amount(value) else None
+    # Plain digits that are this few are within the bounds; to look at the number's parts would take four times as long.
+    is_short = len(text) <= DIGITS_BEFORE_POINT_MAX and "E" not in text and "e" not in text
+    return value if (value.is_finite() if is_short else is_amount(value)) else None
 
 
-def _is_day(text: str) -> bool:
-    known = _days_known.get(text)
-    if known is None:
-        try:
-            known = len(text) == 10 and date.fromisoformat(text).isoformat() == text
-        except ValueError:
-            known = False
-        if len(_days_known) >= KEYS_MAX:
-            _days_known.clear()
-        _days_known[text] = known
-    return known
+def _days(starts: Sequence[str | None]) -> list[str]:
+    """The day of each time, empty where it names none."""
+    known = {start: _day(start or "") for start in dict.fromkeys(starts)}
+    return [known[start] for start in starts]
 
 
-_days_known: dict[str, bool] = {}
-"""A cache of a pure function: `2024-09-31` is no day whoever asks."""
+def _day(start: str) -> str:
+    day = start[:10]
+    try:
+        return day if len(day) == 10 and date.fromisoformat(day).isoformat() == day else ""
+    except ValueError:
+        return ""
 
 
 def _check_shape(batch: ChargeBatch) -> None:
@@ -421,18 +429,21 @@ def _row_number(batch: ChargeBatch, index: int) -> int:
     return batch.rows[index] if batch.rows else batch.first_row + index
 
 
-def _refusal(row: int, cells: Sequence[str | None]) -> RowIssue:
+def _refusal(batch: ChargeBatch, index: int) -> RowIssue:
     """Why the host could not take a row that the cost source had let through."""
-    for column, text in zip(AMOUNT_COLUMNS, cells, strict=False):
+    row = _row_number(batch, index)
+    for column in AMOUNT_COLUMNS:
+        text = _column(batch, column)[index]
         if text is not None and _parse_amount(text) is None:
             message = f"expected an amount within 30 digits before and 50 after the point, but found {text[:80]!r}"
             return RowIssue(row=row, column=column, code="bad_decimal", message=message, action="refused")
-    start = cells[5]
-    if not _is_day((start or "")[:10]):
+    start = _column(batch, "ChargePeriodStart")[index]
+    if not _day(start or ""):
         found = "nothing" if start is None else repr(start[:80])
         message = f"expected a date such as 2024-09-18T22:00:00Z, but found {found}"
         return RowIssue(row=row, column="ChargePeriodStart", code="bad_date", message=message, action="refused")
-    message = f"the bill has more than {CURRENCIES_MAX} currencies; {(cells[4] or '')[:80]!r} is one too many"
+    currency = _cell(batch, "BillingCurrency", index)
+    message = f"the bill has more than {CURRENCIES_MAX} currencies; {currency[:80]!r} is one too many"
     return RowIssue(row=row, column="BillingCurrency", code="too_many_currencies", message=message, action="refused")
 
 
