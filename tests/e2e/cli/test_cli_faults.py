@@ -268,3 +268,24 @@ class Main(BasePlugin):
     assert (ran.code, ran.error["code"]) == (1, "contract_broken")
     assert "9.9.9" in ran.error["message"]
     assert nothing_is_registered(cli)
+
+
+def test_a_result_of_the_wrong_shape_is_told_with_its_path(cli: Any) -> None:
+    code = """
+from cardcage_sdk import Plugin
+
+
+class Main(Plugin):
+    def analyze(self, resource: dict, metrics: dict) -> list:
+        return [{"resource_id": resource["id"], "estimated_savings": "1.50", "confidence": metrics["confidence"]}]
+
+    def analyze_many(self, items: list) -> list:
+        return []
+"""
+    register(cli, "bad", code, "provides: [optimizer@1]\n")
+    call = ("plugin", "call", "bad", "analyze", '{"id": "i-1"}')
+    assert cli(*call, '{"confidence": 0.5}').json[0]["resource_id"] == "i-1"
+    ran = cli(*call, '{"confidence": "high"}', "--json")
+    assert (ran.code, ran.error["code"]) == (1, "invalid_result")
+    assert 'plugin "bad" 1.2.3' in ran.error["message"]
+    assert "Expected `float`, got `str` - at `$[0].confidence`" in ran.error["message"]

@@ -24,6 +24,7 @@ from cardcage.cli.text import console, print_json, safe, write_line
 
 if TYPE_CHECKING:
     from cardcage.cli.host import Host, Target
+    from cardcage.manager import PluginView
     from cardcage.runtime import LogLine
     from cardcage.sandbox.report import EnforcementReport
 
@@ -231,4 +232,31 @@ async def _call(
     async with open_host(state_dir, target=target, **settings) as host:
         installed(host.store, target)
         await _bring_up(host, target)
-        return await host.manager.call(target.instance, method, *arguments)
+        result = await host.manager.call(target.instance, method, *arguments)
+        _check_result(host.manager.plugin_info(target.plugin), method, result)
+        return result
+
+
+def _check_result(view: PluginView, method: str, result: Any) -> None:
+    """Hold a result against the extension point that the plugin provides, where an installed pack declares it."""
+    import msgspec
+
+    from cardcage.contracts import index_points
+    from cardcage.foundation.errors import PluginFault
+    from cardcage.manager.packs import installed_packs
+
+    points = index_points(point for pack in installed_packs() for point in pack.extension_points)
+    for ref in view.provides:
+        declared = points[ref].methods.get(method) if ref in points else None
+        if declared is None or declared.stream:
+            continue
+        try:
+            msgspec.convert(result, declared.result_type)
+        except msgspec.ValidationError as error:
+            raise PluginFault(
+                f'plugin "{view.name}" {view.version} answered {method}() with the wrong shape for {ref}: {error}',
+                code="invalid_result",
+                plugin=view.name,
+                version=view.version,
+                method=method,
+            ) from error
