@@ -527,3 +527,14 @@ async def test_unconfined_plugins_run_only_when_the_operator_asks_and_a_warning_
         assert await greeter.greet("Ada") == "Good day, Ada."
     finally:
         await manager.stop()
+
+
+async def test_a_start_with_a_wrong_config_leaves_no_instance_behind(
+    write_plugin: WritePlugin, plugins_dir: Path, state_dir: Path
+) -> None:
+    write_plugin("needy", POLITE, manifest={"config_schema": {"endpoint": {"type": "string", "required": True}}})
+    async with PluginManager(plugin_paths=[plugins_dir], state_dir=state_dir, auto_start=False) as manager:
+        with pytest.raises(InvalidDocument, match="endpoint"):
+            await manager.start_plugin("needy")
+        assert manager.list_instances() == []
+        assert manager.get_plugin_status("needy") is PluginState.UNLOADED

@@ -554,7 +554,8 @@ class PluginManager:
                 return old
             plugin = self._installed(record.plugin)
             store = self._opened_store()
-            if record.uid is None:  # it was never remembered: the store gives it its user id
+            if record.uid is None:  # it was never remembered: the store gives it its user id, once it can be planned
+                await asyncio.to_thread(self._blueprint, plugin, record)
                 store.commit(PutInstance(record=record))
                 record = store.instance(record.id) or record
             blueprint = await asyncio.to_thread(self._blueprint, plugin, record)
