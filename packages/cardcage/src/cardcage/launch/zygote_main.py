@@ -56,6 +56,7 @@ def _main(control: int, arguments: str) -> None:
     server = _ForkServer(control, order["main"], as_root=order["as_root"])
     sys.meta_path.remove(finder)
     _add_site_builtins()
+    _make_output_streams()
     _move_python(order["homes"], order["python_path"], order["python_dir"])
     server.run()
 
@@ -332,7 +333,6 @@ def _run_plugin(plan: "SandboxPlan", main: str) -> "NoReturn":
         os.umask(0o077)
         os.environ.clear()
         os.environ.update(plan.environment)
-        _reopen_output()
         for name in [name for name in sys.modules if name.partition(".")[0] == "cardcage"]:
             del sys.modules[name]
         call_main(main, socket.socket(fileno=_WIRE_FD))
@@ -346,12 +346,22 @@ def _run_plugin(plan: "SandboxPlan", main: str) -> "NoReturn":
         os._exit(code & 0xFF)
 
 
-def _reopen_output() -> None:
-    """Fresh streams over the pipes, written line by line: what a plugin prints is its log."""
+def _make_output_streams() -> None:
+    """Streams that write line by line over whatever stands at descriptors 1 and 2: what a plugin prints is its log.
+
+    Made once, for all children, over a pipe: a stream that is made over a file believes that it can seek.
+    """
+    read_end, write_end = os.pipe()
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
+        kept = os.dup(descriptor)
+        os.dup2(write_end, descriptor)
         stream = open(descriptor, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
+        os.dup2(kept, descriptor)
+        os.close(kept)
+    os.close(read_end)
+    os.close(write_end)
 
 
 def _exit_code(leaving: SystemExit) -> int:

@@ -42,7 +42,7 @@ def drop_all() -> None:
     prctl(_PR_SET_SECUREBITS, _SECUREBITS)
     for capability in range(64):
         try:
-            prctl(_PR_CAPBSET_DROP, capability)
+            call("prctl", _PR_CAPBSET_DROP, capability)
         except OSError:
             break  # past the last one that this kernel knows
     prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
@@ -65,7 +65,7 @@ def bounding_is_empty() -> bool:
     """Whether no capability can come back through a program's file."""
     for capability in range(64):
         try:
-            if prctl(_PR_CAPBSET_READ, capability) != 0:
+            if call("prctl", _PR_CAPBSET_READ, capability) != 0:
                 return False
         except OSError:
             break
