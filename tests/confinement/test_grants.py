@@ -87,6 +87,15 @@ def test_a_granted_file_that_is_missing_is_named(loop: Any, zygote: Any, make_sp
         loop.run(zygote.start(make_spec(f"read:{tmp_path}/missing.csv")))
 
 
+def test_more_grants_than_a_request_can_carry_are_refused_and_the_next_start_succeeds(
+    loop: Any, zygote: Any, make_spec: Any, enter: Any, tmp_path: Path
+) -> None:
+    with pytest.raises(PluginFault, match="its plan could not be sent") as caught:
+        loop.run(zygote.start(make_spec(*(f"read:{tmp_path}/{number}/{'x' * 200}" for number in range(2000)))))
+    assert caught.value.code == "setup_failed"
+    assert enter().attempt("identity")["value"]["uid"] == 1000
+
+
 @pytest.mark.parametrize("path", ["/", "/proc/", "/dev/null", "/plugin/x", "/data/", "/cardcage/lib/"])
 def test_a_grant_where_the_sandbox_keeps_its_own_is_refused(make_spec: Any, path: str) -> None:
     with pytest.raises(Refused, match="cannot be shown inside its walls") as caught:

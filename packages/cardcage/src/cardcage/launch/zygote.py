@@ -238,7 +238,11 @@ class _Server:
         try:
             if self.ended:
                 raise Unavailable("the fork server ended while an instance was being started", retry_after_s=0.1)
-            socket.send_fds(self._control, [_encode((instance.number, spec.plan))], descriptors)
+            try:
+                socket.send_fds(self._control, [_encode((instance.number, spec.plan))], descriptors)
+            except OSError as error:
+                # A plan of thousands of grants is too long for a packet.
+                raise _setup_failed(spec, f"its plan could not be sent: {error.strerror}", errno=error.errno) from error
             self._instances[instance.number] = instance
             self._loop.add_reader(ours, self._on_report, instance)
             await self._forked(instance)

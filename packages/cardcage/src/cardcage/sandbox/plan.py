@@ -189,8 +189,6 @@ class PythonLayout(msgspec.Struct, frozen=True, kw_only=True):
     stdlib: str
     hidden: tuple[str, ...] = ()
     """Folders below `stdlib` that hold other software (`site-packages`), relative to it."""
-    libraries: tuple[str, ...] = ()
-    """Shared libraries of Python itself, to be shown in `PYTHON_DIR/lib`."""
     system_dirs: tuple[str, ...] = ()
     """Folders of the host shown at the same place: the C library, time zones, certificates."""
     system_links: Mapping[str, str] = msgspec.field(default_factory=dict[str, str])

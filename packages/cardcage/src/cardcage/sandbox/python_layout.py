@@ -6,7 +6,7 @@ import importlib.util
 import os
 import sys
 import sysconfig
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -46,7 +46,6 @@ def find_python_layout() -> PythonLayout:
         version=f"{sys.version_info.major}.{sys.version_info.minor}",
         stdlib=str(stdlib.resolve()),
         hidden=tuple(name for name in ("site-packages", "dist-packages") if (stdlib / name).is_dir()),
-        libraries=tuple(str(path) for path in _python_libraries(stdlib)),
         system_dirs=tuple(path for path in _SYSTEM_DIRS if Path(path).exists() and not _is_root_link(path)),
         system_links=_root_links(),
     )
@@ -63,13 +62,6 @@ def _is_root_link(path: str) -> bool:
 
 def _root_links() -> Mapping[str, str]:
     return {path: os.readlink(path) for path in _SYSTEM_DIRS if _is_root_link(path)}
-
-
-def _python_libraries(stdlib: Path) -> Iterable[Path]:
-    folder = stdlib.parent
-    if str(folder) in _SYSTEM_DIRS or any(str(folder).startswith(f"{path}/") for path in _SYSTEM_DIRS):
-        return ()  # shown with the rest of the system's libraries
-    return sorted(path for path in folder.glob("libpython3*.so*") if path.is_file())
 
 
 def find_library(name: str) -> tuple[str, Path]:
