@@ -538,3 +538,30 @@ async def test_a_start_with_a_wrong_config_leaves_no_instance_behind(
             await manager.start_plugin("needy")
         assert manager.list_instances() == []
         assert manager.get_plugin_status("needy") is PluginState.UNLOADED
+
+
+async def test_a_stream_may_take_longer_than_its_deadline_as_long_as_items_come(
+    write_plugin: WritePlugin, plugins_dir: Path, state_dir: Path
+) -> None:
+    code = """
+        class Main:
+            def path(self, point, steps):
+                import time
+                for step in range(steps):
+                    time.sleep(0.05)
+                    yield {"x": step, "y": 0}
+                time.sleep(3600)
+
+            def move(self, point, by):
+                return point
+    """
+    write_plugin("slow", code, manifest={"provides": ["mover@1"]})
+    policy = RuntimePolicy(call_timeout_s=1.0, hang_grace_s=0.1, stop_timeout_s=0.2)
+    async with PluginManager(plugin_paths=[plugins_dir], state_dir=state_dir, policy=policy) as manager:
+        mover = manager.provider(Mover, "slow")
+        seen: list[int] = []
+        with pytest.raises(PluginFault) as fault:
+            async for point in mover.path(Point(0, 0), 30):
+                seen.append(point.x)
+        assert fault.value.code == "deadline_exceeded"
+        assert seen == list(range(30))

@@ -11,8 +11,6 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
-from cardcage_sdk import CloudMindPluginBase
-
 from cardcage_finops.models import (
     AnalysisContext,
     BillProfile,
@@ -28,6 +26,7 @@ from cardcage_finops.models import (
     PolicyVerdict,
     ResourceWithMetrics,
 )
+from cardcage_sdk import CloudMindPluginBase
 
 __all__ = [
     "AlertHandler",

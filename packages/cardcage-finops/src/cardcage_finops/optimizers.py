@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from cardcage_sdk import CloudMindPluginBase
 from msgspec.structs import replace
 
 from cardcage_finops.models import CloudResource, OptimizationRecommendation, ResourceWithMetrics
+from cardcage_sdk import CloudMindPluginBase
 
 Found = Iterable[OptimizationRecommendation | None]
 

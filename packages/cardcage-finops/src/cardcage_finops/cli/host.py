@@ -10,20 +10,16 @@ import warnings
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from cardcage.cli.host import UNCONFINED_BANNER
 from cardcage.contracts import extension_point_of
 from cardcage.foundation.errors import Misuse
 from cardcage.manager import PluginManager, UnconfinedWarning
-from cardcage.runtime import RuntimePolicy
 from cardcage_finops.extension_points import EXTENSION_POINTS
 from cardcage_finops.pipeline.grants import is_shipped
 from cardcage_finops.places import plugin_dirs
 from cardcage_finops.report.untrusted import visible
-
-STREAM_TIMEOUT_S: Final = 6 * 3600.0
-"""How long reading a bill may take in all. Whether it is still alive is told by the wait for each batch."""
 
 
 @asynccontextmanager
@@ -41,7 +37,6 @@ async def finops_manager(
             grants=grants,
             isolation=isolation,
             auto_start=False,
-            policy=RuntimePolicy(call_timeout_s=STREAM_TIMEOUT_S),
         )
         async with manager:
             yield manager

@@ -165,15 +165,16 @@ class Instance:
         async with self._lock:
             if self.state is PluginState.UNLOADED:
                 return
-            live = self._live
+            live, answers = self._live, True
             if live is not None:
                 live.ending = True
-                await self._wind_down(live)
+                answers = await self._wind_down(live)
             elif self.state is PluginState.ACTIVE:
                 self._enter(Action.STOP)
             self._enter(Action.UNLOAD)
             if live is not None:
-                await close_live(self.blueprint, self._runner, live, timeout_s=self.blueprint.policy.stop_timeout_s)
+                patience_s = self.blueprint.policy.stop_timeout_s if answers else 0
+                await close_live(self._runner, live, timeout_s=patience_s)
                 self._live = None
             self._enter(Action.FINISH_UNLOAD)
             self._tell("plugin.unloaded")
@@ -209,7 +210,7 @@ class Instance:
     ) -> AsyncIterator[Any]:
         """Call a method that answers with a stream, item by item; leaving the loop early tells the plugin to stop.
 
-        `timeout_s` bounds the whole stream.
+        `timeout_s` bounds the wait for each item; how long the whole stream may take is the caller's to say.
         """
         if timeout_s is None:
             timeout_s = self.blueprint.policy.call_timeout_s
@@ -309,10 +310,10 @@ class Instance:
         self.error = None
         self._tell("plugin.started", pid=live.process.pid)
 
-    async def _wind_down(self, live: Live) -> None:
-        """Stop and clean up; whatever the plugin does wrong here is noted and changes nothing."""
+    async def _wind_down(self, live: Live) -> bool:
+        """Stop and clean up; whatever the plugin does wrong here is noted. False where it answers no more."""
         timeout_s = self.blueprint.policy.stop_timeout_s
-        steps = ["cleanup"]
+        steps, answers = ["cleanup"], True
         if self.state is PluginState.ACTIVE:
             steps.insert(0, "stop")
         for step in steps:
@@ -320,9 +321,12 @@ class Instance:
                 await lifecycle(self.blueprint, live.channel, step, timeout_s)
             except CardcageError as error:
                 self.logbook.note("warning", f"{step} failed: {error.message}")
-                break
+                if error.code == "deadline_exceeded" or live.channel.ended:
+                    answers = False
+                    break
         if self.state is PluginState.ACTIVE:
             self._enter(Action.STOP)
+        return answers
 
     async def _fail(self, live: Live, error: CardcageError) -> None:
         """A command failed in the plugin: end the process and stay in ERROR."""

@@ -71,9 +71,14 @@ async def open_live(
         raise
 
 
-async def close_live(blueprint: Blueprint, runner: Runner, live: Live, *, timeout_s: float) -> Exit:
-    """Say goodbye, wait for at most `timeout_s`, then kill. The process is gone when this returns."""
+async def close_live(runner: Runner, live: Live, *, timeout_s: float) -> Exit:
+    """Say goodbye, wait for at most `timeout_s`, then kill. The process is gone when this returns.
+
+    With 0 it is killed at once: it was found to answer no more.
+    """
     live.ending = True
+    if not timeout_s:
+        runner.kill(live.process)
     await live.channel.close("unload")
     try:
         return await _see_end(runner, live.process, patience_s=timeout_s)
