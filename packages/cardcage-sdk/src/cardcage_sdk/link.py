@@ -18,7 +18,7 @@ from time import monotonic
 from typing import Any, Final, NoReturn, Protocol
 
 from cardcage_sdk.context import CallCancelled, CurrentCall, HostError, current_call
-from cardcage_sdk.faults import Failure, sendable
+from cardcage_sdk.faults import Failure, invalid_result, sendable
 from cardcage_sdk.wire import (
     Call,
     Cancel,
@@ -34,6 +34,7 @@ from cardcage_sdk.wire import (
     Result,
     Role,
     Session,
+    UnsendableValue,
 )
 
 SUBSCRIBE: Final = "cardcage.subscribe"
@@ -48,17 +49,11 @@ EXIT_PROTOCOL: Final = 76
 """EX_PROTOCOL of sysexits.h: the host sent what the protocol forbids."""
 
 
-class Job:
+class Job(CurrentCall, eq=False):
     """A call of the host that is still to be answered."""
 
-    __slots__ = ("call", "current", "on_cancel", "on_credit")
-
-    def __init__(self, call: Call, look: Callable[[], None] | None) -> None:
-        self.call = call
-        deadline_s = None if call.deadline_ms is None else monotonic() + call.deadline_ms / 1000
-        self.current = CurrentCall(call.method, deadline_s, call.meta, look)
-        self.on_cancel: Callable[[], Any] | None = None
-        self.on_credit: Callable[[], Any] | None = None
+    on_cancel: Callable[[], Any] | None = None
+    on_credit: Callable[[], Any] | None = None
 
 
 class Waiter:
@@ -106,6 +101,7 @@ class Link:
         self._view = memoryview(self._buffer)
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
+        self._await_data = self._poll.poll
         self._out: list[bytes] = []
         self._out_lock = allocate_lock()
         self._thread = get_ident()
@@ -117,7 +113,10 @@ class Link:
 
     def receive(self) -> None:
         """Send what is due, then wait for data and sort it."""
-        self.flush()
+        if self._out:
+            self.flush()
+        # Not by a read that blocks: the kernel wakes one as well when the host reads the last answer, for nothing.
+        self._await_data()
         self._take(self.sock.recv_into(self._buffer))
 
     def receive_within(self, timeout_s: float) -> bool:
@@ -151,13 +150,20 @@ class Link:
                 self._out.append(fault.farewell)
             self.leave(EXIT_PROTOCOL)
         for message in messages:
-            self._sort(message)
+            if isinstance(message, Call):
+                self._begin(message)
+            else:
+                self._sort(message)
+
+    def _begin(self, call: Call) -> None:
+        deadline_s = None if call.deadline_ms is None else monotonic() + call.deadline_ms / 1000
+        self.jobs[call.id] = job = Job(call, deadline_s, self.look)
+        self.incoming.append(job)
+        if self.loop_side is not None:
+            self.loop_side.wake()
 
     def _sort(self, message: Message) -> None:
         match message:
-            case Call():
-                self.jobs[message.id] = job = Job(message, self.look)
-                self._enqueue(job)
             case Result() | Error():
                 waiter = self._waiting.pop(message.id, None)
                 if waiter is not None:
@@ -185,7 +191,7 @@ class Link:
         job = self.jobs.get(message.id)
         if job is None:
             return
-        job.current.cancelled_reason = message.reason or "the caller has withdrawn"
+        job.cancelled_reason = message.reason or "the caller has withdrawn"
         if job.on_cancel is not None:
             job.on_cancel()
 
@@ -194,24 +200,16 @@ class Link:
             self._events_lost += 1
             return
         self._events_queued += 1
-        self._enqueue(event)
-
-    def _enqueue(self, entry: Job | Event) -> None:
-        self.incoming.append(entry)
+        self.incoming.append(event)
         if self.loop_side is not None:
             self.loop_side.wake()
 
-    def next_incoming(self) -> Job | Event | None:
-        """The call or event whose turn it is."""
-        if not self.incoming:
-            return None
-        entry = self.incoming.popleft()
-        if isinstance(entry, Event):
-            self._events_queued -= 1
-            if self._events_lost and not self._events_queued:
-                self.log("warning", f"{self._events_lost} events were dropped, since the plugin was too busy", None)
-                self._events_lost = 0
-        return entry
+    def event_taken(self) -> None:
+        """Note that an event has been taken out of `incoming`."""
+        self._events_queued -= 1
+        if self._events_lost and not self._events_queued:
+            self.log("warning", f"{self._events_lost} events were dropped, since the plugin was too busy", None)
+            self._events_lost = 0
 
     # Writing
 
@@ -233,8 +231,13 @@ class Link:
                 self._exit(0)
 
     def answer(self, job: Job, value: Any) -> None:
-        """Answer a call. Raises `UnsendableValue` for a value that has no form on the wire."""
-        self.send(self.session.result(job.call.id, value))
+        """Answer a call; with a failure, where the value has no form on the wire."""
+        try:
+            data = self.session.result(job.call.id, value)
+        except UnsendableValue as reason:
+            self.refuse(job, invalid_result(job.label, value, reason.__cause__ or reason))
+            return
+        self.send(data)
         del self.jobs[job.call.id]
 
     def refuse(self, job: Job, failure: Failure) -> None:
