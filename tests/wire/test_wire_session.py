@@ -87,6 +87,18 @@ def test_the_callers_buffer_may_be_reused_at_once(meet: Meet) -> None:
     assert [host.decode(each.data) for each in (first, second)] == ["kept", "kept too"]  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("encoding", list(Encoding))
+def test_a_reader_made_once_reads_what_decode_reads(meet: Meet, encoding: Encoding) -> None:
+    host, plugin = meet(encoding)
+    read = plugin.reader(tuple[str, int])
+    for args in (["a", 1], ["b", 2]):
+        call = only(plugin.receive_data(host.call("m", args)[1]))
+        assert read(call.args) == plugin.decode(call.args, tuple[str, int]) == tuple(args)
+    wrong = only(plugin.receive_data(host.call("m", ["a", "b"])[1]))
+    with pytest.raises(msgspec.ValidationError, match=r"`\$\[1\]`"):
+        read(wrong.args)
+
+
 def test_a_type_that_cannot_be_hashed_can_be_asked_for(meet: Meet) -> None:
     host, plugin = meet()
     positive = Annotated[int, msgspec.Meta(gt=0, extra_json_schema={"examples": [1]})]

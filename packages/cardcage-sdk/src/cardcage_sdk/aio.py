@@ -96,8 +96,11 @@ class AsyncServer:
 
     def _drain(self) -> None:
         self._drain_due = False
-        while (entry := self._link.next_incoming()) is not None:
+        incoming = self._link.incoming
+        while incoming:
+            entry = incoming.popleft()
             if isinstance(entry, Event):
+                self._link.event_taken()
                 self._start(self._deliver(entry))
             else:
                 self._start(self._serve(entry, self._answer(entry)))
@@ -119,11 +122,11 @@ class AsyncServer:
         context.open_logger()
         description = await driver.describe()
         self._driver = driver
-        self._conclude(job, description)
+        self._link.answer(job, description)
 
     async def _serve(self, job: Job, work: Coroutine[Any, Any, None]) -> None:
         """Run the work of one call within its deadline, and answer for whatever it raises."""
-        link, current, method = self._link, job.current, job.call.method
+        link, current, method = self._link, job, job.call.method
         set_current_call(current)
         failure = None
         if current.cancelled_reason is not None:
@@ -151,13 +154,13 @@ class AsyncServer:
 
     def _failure(self, job: Job, fault: BaseException, *, expired: bool) -> Failure:
         method = job.call.method
-        if job.current.cancelled_reason is not None:
-            return cancelled(method, job.current.cancelled_reason)
+        if job.cancelled_reason is not None:
+            return cancelled(method, job.cancelled_reason)
         if expired:
             return deadline_exceeded(method, started=True)
         if self._driver is not None and not isinstance(fault, InvalidArguments):
             self._driver.count_error()
-        return failure_of(fault, job.current)
+        return failure_of(fault, job)
 
     async def _answer(self, job: Job) -> None:
         method = job.call.method
@@ -165,13 +168,13 @@ class AsyncServer:
         if driver is None:
             self._link.refuse(job, not_loaded(method))
         elif (endpoint := driver.endpoints.callable.get(method)) is not None:
-            args, named = endpoint.signature.bind(job.call.args, self._link.session.decode)
+            args, named = endpoint.bind(job.call.args, self._link.session)
             value = endpoint.function(*args, **named)
             await self._deliver_value(job, endpoint, value)
         elif (reserved := RESERVED.get(method)) is not None:
             decode = self._link.session.decode
             arguments = decoded(method, job.call.args, decode, reserved.arguments)
-            self._conclude(job, await reserved.run(driver, arguments, decode))
+            self._link.answer(job, await reserved.run(driver, arguments, decode))
         else:
             self._link.refuse(job, unknown_method(driver, method))
 
@@ -182,13 +185,13 @@ class AsyncServer:
             if job.call.credit:
                 await self._stream(job, value)
             else:
-                self._conclude(job, [item async for item in value])
+                self._link.answer(job, [item async for item in value])
         elif not is_stream_value(endpoint, value):
-            self._conclude(job, value)
+            self._link.answer(job, value)
         elif job.call.credit:
             await self._stream(job, _stepped(iter(value)))
         else:
-            self._conclude(job, list(value))
+            self._link.answer(job, list(value))
 
     async def _stream(self, job: Job, items: AsyncIterator[Any]) -> None:
         link, call_id = self._link, job.call.id
@@ -202,22 +205,16 @@ class AsyncServer:
                 try:
                     link.send(link.session.item(call_id, item))
                 except UnsendableValue as reason:
-                    what = f"an item of {job.current.label}"
+                    what = f"an item of {job.label}"
                     link.refuse(job, invalid_result(what, item, reason.__cause__ or reason))
                     return
                 # A generator that never waits would keep cancels, credit and other calls from being seen.
                 await asyncio.sleep(0)
-            self._conclude(job, None)
+            self._link.answer(job, None)
         finally:
             close = getattr(items, "aclose", None)
             if close is not None:
                 await close()
-
-    def _conclude(self, job: Job, value: Any) -> None:
-        try:
-            self._link.answer(job, value)
-        except UnsendableValue as reason:
-            self._link.refuse(job, invalid_result(job.current.label, value, reason.__cause__ or reason))
 
     async def _deliver(self, event: Event) -> None:
         if self._driver is None:

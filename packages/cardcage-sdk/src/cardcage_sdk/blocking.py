@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from time import monotonic
+from types import GeneratorType
 from typing import Any, Final, NoReturn
 
 from cardcage_sdk.context import LinkedContext, set_current_call, set_current_context
@@ -14,7 +15,7 @@ from cardcage_sdk.entrypoint import EntryPoint, find_plugin
 from cardcage_sdk.faults import Failure, cancelled, deadline_exceeded, failure_of, invalid_result, plugin_error, summary
 from cardcage_sdk.link import Job, Link
 from cardcage_sdk.reserved import LOAD, RESERVED, decoded, load_request
-from cardcage_sdk.signature import InvalidArguments, is_generator
+from cardcage_sdk.signature import InvalidArguments
 from cardcage_sdk.wire import Event, UnsendableValue
 
 QUICK_S: Final = 0.000_5
@@ -30,26 +31,35 @@ class BlockingServer:
     def __init__(self, link: Link) -> None:
         self._link = link
         self._driver: Driver | None = None
+        self._callable: dict[str, Endpoint] = {}
+        """What can be called by name; nothing until the plugin is loaded."""
 
     def run(self) -> NoReturn:
         """Serve until the host says goodbye or hangs up."""
         link = self._link
+        incoming = link.incoming
         while True:
             # First what is there: a call may have come in one read with the ready.
-            while (entry := link.next_incoming()) is not None:
-                if isinstance(entry, Event):
-                    self._deliver(entry)
-                else:
+            while incoming:
+                entry = incoming.popleft()
+                if isinstance(entry, Job):
                     self._serve(entry)
+                else:
+                    link.event_taken()
+                    self._deliver(entry)
+                del entry  # not to be held while waiting: its data may be megabytes
             link.receive()
 
     def _serve(self, job: Job) -> None:
-        set_current_call(job.current)
+        set_current_call(job)
+        begun_s = monotonic()
         try:
-            if job.current.cancelled_reason is not None:
-                self._link.refuse(job, cancelled(job.call.method, job.current.cancelled_reason))
-            elif job.current.expired:
+            if job.cancelled_reason is not None:
+                self._link.refuse(job, cancelled(job.call.method, job.cancelled_reason))
+            elif job.deadline_s is not None and begun_s >= job.deadline_s:
                 self._link.refuse(job, deadline_exceeded(job.call.method, started=False))
+            elif (endpoint := self._callable.get(job.call.method)) is not None:
+                self._call(job, endpoint, begun_s)
             else:
                 self._answer(job)
         except (SystemExit, KeyboardInterrupt) as wish:
@@ -57,22 +67,21 @@ class BlockingServer:
         except BaseException as fault:  # CancelledError and its kind too: whatever is raised is the call's answer
             if self._driver is not None and not isinstance(fault, InvalidArguments):
                 self._driver.count_error()
-            self._link.refuse(job, failure_of(fault, job.current))
+            self._link.refuse(job, failure_of(fault, job))
         finally:
             set_current_call(None)
 
     def _answer(self, job: Job) -> None:
+        """Answer what is no method of the plugin's own."""
         method = job.call.method
         driver = self._driver
         if driver is None:
             self._answer_unloaded(job)
-        elif (endpoint := driver.endpoints.callable.get(method)) is not None:
-            self._call(job, endpoint)
         elif (reserved := RESERVED.get(method)) is not None:
             self._link.flush()
             decode = self._link.session.decode
             arguments = decoded(method, job.call.args, decode, reserved.arguments)
-            self._conclude(job, run_now(_as_coroutine(reserved.run(driver, arguments, decode))))
+            self._link.answer(job, run_now(_as_coroutine(reserved.run(driver, arguments, decode))))
         else:
             self._link.refuse(job, unknown_method(driver, method))
 
@@ -93,27 +102,21 @@ class BlockingServer:
         if driver.has_asynchronous_tools:
             serve_asynchronously(self._link, driver.plugin, request.entrypoint, context, job)
         self._driver = driver
-        self._conclude(job, description)
+        self._callable = driver.endpoints.callable
+        self._link.answer(job, description)
 
-    def _call(self, job: Job, endpoint: Endpoint) -> None:
-        args, named = endpoint.signature.bind(job.call.args, self._link.session.decode)
+    def _call(self, job: Job, endpoint: Endpoint, begun_s: float) -> None:
+        args, named = endpoint.bind(job.call.args, self._link.session)
         if not endpoint.quick:
             self._link.flush()
-        begun_s = monotonic()
-        value = endpoint.function(*args, **named)
+        value = endpoint.function(*args, **named) if named else endpoint.function(*args)
         endpoint.quick = monotonic() - begun_s < QUICK_S
         if not is_stream_value(endpoint, value):
-            self._conclude(job, value)
+            self._link.answer(job, value)
         elif job.call.credit:
             self._stream(job, iter(value))
         else:
-            self._conclude(job, list(value))
-
-    def _conclude(self, job: Job, value: Any) -> None:
-        try:
-            self._link.answer(job, value)
-        except UnsendableValue as reason:
-            self._link.refuse(job, invalid_result(job.current.label, value, reason.__cause__ or reason))
+            self._link.answer(job, list(value))
 
     def _stream(self, job: Job, items: Iterator[Any]) -> None:
         """Send items while there is credit. Leaving by any way closes a generator, so that its `finally` blocks run."""
@@ -123,7 +126,7 @@ class BlockingServer:
                 try:
                     item = next(items)
                 except StopIteration as stop:
-                    self._conclude(job, stop.value)
+                    self._link.answer(job, stop.value)
                     return
                 failure = self._wait_for_credit(job) or self._send_item(job, item)
                 if failure is not None:
@@ -136,7 +139,7 @@ class BlockingServer:
 
     def _wait_for_credit(self, job: Job) -> Failure | None:
         """Wait until an item may be sent; why none may be any more, where that comes first."""
-        link, current, method = self._link, job.current, job.call.method
+        link, current, method = self._link, job, job.call.method
         link.look()
         while True:
             if current.cancelled_reason is not None:
@@ -155,7 +158,7 @@ class BlockingServer:
         try:
             self._link.send(self._link.session.item(job.call.id, item))
         except UnsendableValue as reason:
-            return invalid_result(f"an item of {job.current.label}", item, reason.__cause__ or reason)
+            return invalid_result(f"an item of {job.label}", item, reason.__cause__ or reason)
         return None
 
     def _deliver(self, event: Event) -> None:
@@ -175,7 +178,7 @@ def is_stream_value(endpoint: Endpoint, value: Any) -> bool:
 
     Other iterators are not: an open file is one, and its lines are seldom what was meant.
     """
-    return is_generator(value) or (endpoint.is_stream and hasattr(value, "__iter__"))
+    return type(value) is GeneratorType or (endpoint.is_stream and hasattr(value, "__iter__"))
 
 
 def not_loaded(method: str) -> Failure:
@@ -203,7 +206,7 @@ def report_event_fault(link: Link, event: Event, fault: BaseException) -> None:
 
 def leave_as_plugin_wishes(link: Link, job: Job | None, wish: BaseException) -> NoReturn:
     """Answer the call that ended the process, say goodbye with a code that names how, and go."""
-    where = job.current.label if job is not None else "an event handler"
+    where = job.label if job is not None else "an event handler"
     if job is not None and job.call.id in link.jobs:
         link.refuse(job, plugin_error(wish, where))
     if isinstance(wish, SystemExit):

@@ -13,6 +13,10 @@ from fnmatch import fnmatchcase
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
+import msgspec
+
+from cardcage_sdk.wire import Call
+
 if TYPE_CHECKING:
     import logging
 
@@ -204,25 +208,36 @@ class LinkedContext(PluginContext):
         return self.logger
 
 
-class CurrentCall:
-    """The call that is being answered: how long there is, and whether the answer is still wanted."""
+class CurrentCall(msgspec.Struct, eq=False):
+    """The call that is being answered: how long there is, and whether the answer is still wanted.
 
-    __slots__ = ("_look", "cancelled_reason", "deadline_s", "label", "meta", "method")
+    One is made for every call, so it is a struct, and what few ask for is worked out when they do.
+    """
 
-    def __init__(
-        self,
-        method: str,
-        deadline_s: float | None,
-        meta: Mapping[str, Any] | None = None,
-        look: Callable[[], None] | None = None,
-    ) -> None:
-        self.method = method
-        self.label = f'method "{method}"'
+    call: Call
+    deadline_s: float | None
+    _look: Callable[[], None] | None = None
+    cancelled_reason: str | None = None
+    _label: str | None = None
+
+    @property
+    def method(self) -> str:
+        """The name by which the host called."""
+        return self.call.method
+
+    @property
+    def meta(self) -> Mapping[str, Any]:
+        """What the host told of the call besides its arguments."""
+        return self.call.meta or {}
+
+    @property
+    def label(self) -> str:
         """What is running, as an error names it: of a hook or a tool, the function of the plugin's."""
-        self.deadline_s = deadline_s
-        self.meta = meta or {}
-        self.cancelled_reason: str | None = None
-        self._look = look
+        return self._label or f'method "{self.method}"'
+
+    @label.setter
+    def label(self, label: str) -> None:
+        self._label = label
 
     def remaining_s(self) -> float | None:
         """Seconds until the deadline, negative once it has passed; None where the call has none."""
@@ -271,9 +286,8 @@ def current_call() -> CurrentCall | None:
     return _call.get()
 
 
-def set_current_call(call: CurrentCall | None) -> None:
-    """Make `call` the current one in this thread or task. For whatever runs plugins."""
-    _call.set(call)
+set_current_call: Callable[[CurrentCall | None], object] = _call.set
+"""Makes a call the current one in this thread or task. For whatever runs plugins."""
 
 
 def _arguments(name: str, args: tuple[Any, ...], named: dict[str, Any]) -> Sequence[Any] | Mapping[str, Any]:

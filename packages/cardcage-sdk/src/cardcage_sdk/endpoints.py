@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any, Final
 
@@ -19,6 +19,9 @@ from cardcage_sdk.signature import (
     plain_function,
     signature_of,
 )
+from cardcage_sdk.wire import Session
+
+_NO_NAMES: Final[Mapping[str, Any]] = {}
 
 UNIMPLEMENTED: Final = "__cardcage_unimplemented__"
 """Marks an interface's method that a plugin may leave out; it is then not told to the host."""
@@ -59,7 +62,7 @@ class AttributeMap(dict[str, Any]):
 class Endpoint:
     """One function that the host can have called. Its types are resolved when it is first used."""
 
-    __slots__ = ("_bases", "_signature", "doc", "function", "is_stream", "label", "name", "quick")
+    __slots__ = ("_bases", "_read_exact", "_signature", "doc", "function", "is_stream", "label", "name", "quick")
 
     def __init__(self, name: str, function: Callable[..., Any], *, bases: Sequence[Callable[..., Any]] = ()) -> None:
         self.name = name
@@ -71,6 +74,7 @@ class Endpoint:
         """Whether its last run was short, so that an answer before it may wait for its own."""
         self._bases = bases
         self._signature: Signature | None = None
+        self._read_exact: Callable[[msgspec.Raw], Sequence[Any]] | None = None
 
     @property
     def signature(self) -> Signature:
@@ -78,6 +82,22 @@ class Endpoint:
         if self._signature is None:
             self._signature = signature_of(self.label, self.function, bases=self._bases)
         return self._signature
+
+    def bind(self, raw: msgspec.Raw, session: Session) -> tuple[Sequence[Any], Mapping[str, Any]]:
+        """The positional and named arguments of a call, as the function declares them. Raises `InvalidArguments`.
+
+        Nearly every call gives all of them by position; these are read in one step, by a reader made once.
+        """
+        read = self._read_exact
+        if read is None:
+            exact = self.signature.exact
+            if exact is None:
+                return self.signature.bind(raw, session.decode)
+            read = self._read_exact = session.reader(exact)
+        try:
+            return read(raw), _NO_NAMES
+        except (ValueError, TypeError, RecursionError):
+            return self.signature.bind(raw, session.decode)  # the careful way, which tells what is wrong
 
     def call_with_context(self, context: Any) -> Any:
         """Call a hook: with its context as the type that it declares, or as a map with attributes."""

@@ -58,13 +58,13 @@ class Signature:
         self._by_name = {each.name: each for each in self.parameters}
         keyword_needed = any(each.required and not each.by_position for each in self.parameters)
         # The whole argument list decoded in one go, for the usual call: by position, nothing left out.
-        self._exact: Any = None if rest or keyword_needed else _tuple_type(self._positional)
+        self.exact: Any = None if rest or keyword_needed else _tuple_type(self._positional)
 
     def bind(self, raw: msgspec.Raw, decode: Decode) -> tuple[Sequence[Any], Mapping[str, Any]]:
         """The positional and named arguments for the function. Raises `InvalidArguments`."""
-        if self._exact is not None:
+        if self.exact is not None:
             try:
-                return decode(raw, self._exact), {}
+                return decode(raw, self.exact), {}
             except msgspec.ValidationError:
                 pass  # arguments by name, or some left out, or wrong ones: the careful way tells which
         try:

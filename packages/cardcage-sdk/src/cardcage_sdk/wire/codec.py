@@ -60,7 +60,7 @@ class Codec:
         """
         try:
             if type_ is not Any:
-                return self._as(type_)(raw or self.nil)
+                return self.reader_of(type_)(raw or self.nil)
             if not raw:
                 return None
             value = self.load_any(raw)
@@ -76,7 +76,8 @@ class Codec:
             _check_depth(value, depth)
         return value
 
-    def _as(self, type_: Any) -> Callable[[Raw | bytes], Any]:
+    def reader_of(self, type_: Any) -> Callable[[Raw | bytes], Any]:
+        """What reads values as `type_`."""
         try:
             hash(type_)
         except TypeError:
