@@ -317,3 +317,25 @@ def test_a_constructor_that_raises_is_answered_within_the_loop(start_plugin: Sta
     assert "no table" in host.failure(host.call("cardcage.load", host.load_request("Broken"))).message
     assert host.failure(host.call("work")).code == "unavailable"
     assert host.dismiss() == 0
+
+
+def test_answered_calls_leave_nothing_for_the_garbage_collector(start_plugin: StartPlugin) -> None:
+    host = start_plugin(
+        """
+        import gc
+
+        class Frugal:
+            def __init__(self):
+                gc.disable()
+
+            async def work(self):
+                return 1
+
+            async def calls_held(self):
+                return sum(type(each).__name__ == "Job" for each in gc.get_objects())
+        """
+    )
+    host.load("Frugal")
+    for _ in range(50):
+        host.ask("work")
+    assert host.ask("calls_held") < 5  # itself, and one or two whose tasks are about to end

@@ -126,12 +126,12 @@ class AsyncServer:
 
     async def _serve(self, job: Job, work: Coroutine[Any, Any, None]) -> None:
         """Run the work of one call within its deadline, and answer for whatever it raises."""
-        link, current, method = self._link, job, job.call.method
-        set_current_call(current)
+        link, method = self._link, job.call.method
+        set_current_call(job)
         failure = None
-        if current.cancelled_reason is not None:
-            failure = cancelled(method, current.cancelled_reason)
-        elif current.expired:
+        if job.cancelled_reason is not None:
+            failure = cancelled(method, job.cancelled_reason)
+        elif job.expired:
             failure = deadline_exceeded(method, started=False)
         if failure is not None:
             work.close()
@@ -140,7 +140,7 @@ class AsyncServer:
         # Only from here on: a task that is cancelled before its first step would never come to answer.
         task = asyncio.current_task()
         job.on_cancel = task.cancel if task is not None else None
-        deadline = asyncio.timeout(current.remaining_s())
+        deadline = asyncio.timeout(job.remaining_s())
         try:
             async with deadline:
                 await work
@@ -149,6 +149,8 @@ class AsyncServer:
         except BaseException as fault:
             if job.call.id in link.jobs:
                 link.refuse(job, self._failure(job, fault, expired=deadline.expired()))
+        finally:
+            job.on_cancel = None  # the task's own context holds the job: together they would wait for a collection
         if not link.jobs:
             link.flush()  # nothing else is being answered that this answer could go out with
 

@@ -139,12 +139,12 @@ class BlockingServer:
 
     def _wait_for_credit(self, job: Job) -> Failure | None:
         """Wait until an item may be sent; why none may be any more, where that comes first."""
-        link, current, method = self._link, job, job.call.method
+        link, method = self._link, job.call.method
         link.look()
         while True:
-            if current.cancelled_reason is not None:
-                return cancelled(method, current.cancelled_reason)
-            remaining_s = current.remaining_s()
+            if job.cancelled_reason is not None:
+                return cancelled(method, job.cancelled_reason)
+            remaining_s = job.remaining_s()
             if remaining_s is not None and remaining_s <= 0:
                 return deadline_exceeded(method, started=True)
             if link.session.items_allowed(job.call.id):
