@@ -23,7 +23,9 @@ def bind_arguments(method: MethodSpec, args: Sequence[Any], kwargs: Mapping[str,
     exact_types = method.exact_types
     if kwargs or not method.required_count <= len(args) <= len(exact_types):
         return _bind_with_care(method, args, kwargs)
-    bound = [*args, *method.defaults[len(args) :]]
+    bound = [*args]
+    if len(args) < len(exact_types):
+        bound += method.defaults[len(args) :]
     for index, value in enumerate(args):
         accepted = exact_types[index]
         if accepted is not None and type(value) not in accepted:
