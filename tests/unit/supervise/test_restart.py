@@ -70,14 +70,26 @@ def test_delays_grow_and_are_capped(policy: RestartPolicy, jitter_sample: float)
 
 
 @pytest.mark.parametrize(
-    ("jitter_sample", "first_s", "third_s"), [(0.0, 0.05, 0.2), (0.5, 0.055, 0.22), (1.0, 0.06, 0.24)]
+    ("jitter_sample", "second_s", "fourth_s"), [(0.0, 0.05, 0.2), (0.5, 0.055, 0.22), (1.0, 0.06, 0.24)]
 )
 def test_a_delay_doubles_and_is_lengthened_by_its_share_of_the_jitter(
-    jitter_sample: float, first_s: float, third_s: float
+    jitter_sample: float, second_s: float, fourth_s: float
 ) -> None:
     steps = crash_at_once(RestartPolicy(jitter=0.2), jitter_sample)
-    assert steps[0].delay_s == pytest.approx(first_s)
-    assert steps[2].delay_s == pytest.approx(third_s)
+    assert steps[1].delay_s == pytest.approx(second_s)
+    assert steps[3].delay_s == pytest.approx(fourth_s)
+
+
+@given(policies, samples, st.floats(0, 1e6))
+def test_the_first_restart_comes_at_once_and_the_second_waits(
+    policy: RestartPolicy, jitter_sample: float, now_s: float
+) -> None:
+    first = next_step(policy, RestartHistory(), True, now_s, jitter_sample)
+    assert first.delay_s == 0.0
+    if policy.intensity > 1:
+        second = next_step(policy, RestartHistory().with_restart(now_s, policy), True, now_s, jitter_sample)
+        assert second.action is StepAction.RESTART
+        assert second.delay_s >= policy.backoff_initial_s
 
 
 class Restarts(RuleBasedStateMachine):
@@ -143,7 +155,7 @@ def test_after_a_quiet_window_the_delays_begin_anew() -> None:
     history = RestartHistory(restarts_s=(0.0, 1.0, 2.0))
     assert next_step(policy, history, True, 5.0, 0.0).action is StepAction.GIVE_UP
     later = next_step(policy, history, True, 13.0, 0.0)
-    assert (later.action, later.delay_s) == (StepAction.RESTART, policy.backoff_initial_s)
+    assert (later.action, later.delay_s) == (StepAction.RESTART, 0.0)
 
 
 @pytest.mark.parametrize(

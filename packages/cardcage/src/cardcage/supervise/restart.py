@@ -1,8 +1,8 @@
 """Whether an instance that ended is started again, and when.
 
-Restarts are paced twice: each waits longer than the one before (exponential back-off), and more than `intensity` of
-them within `window_s` seconds end in giving up. A policy whose back-off is so slow that it could never give up is
-refused.
+Restarts are paced twice: the first after a quiet window comes at once and each after it waits longer than the one
+before (exponential back-off), and more than `intensity` of them within `window_s` seconds end in giving up. A policy
+whose back-off is so slow that it could never give up is refused.
 """
 
 from __future__ import annotations
@@ -38,8 +38,10 @@ class StepAction(StrEnum):
 class RestartPolicy:
     """How often and how fast an instance may be restarted.
 
-    The nth restart in a row waits `backoff_initial_s * 2 ** n` and up to the fraction `jitter` longer, but at most
-    `backoff_max_s`. Raises `Misuse(code="bad_restart_policy")` for values that make no policy.
+    The first restart in a window waits for nothing: most faults are over at once, and callers are waiting. The second
+    waits `backoff_initial_s`, each after it twice as long as the one before, and all of them up to the fraction
+    `jitter` longer, but at most `backoff_max_s`. Raises `Misuse(code="bad_restart_policy")` for values that make no
+    policy.
     """
 
     mode: RestartMode = RestartMode.ON_FAILURE
@@ -47,7 +49,7 @@ class RestartPolicy:
     """A transient fault is over within a few restarts; what fails five times in a minute needs a person."""
     window_s: float = 60.0
     backoff_initial_s: float = 0.05
-    """The first restart should pass unnoticed: a standby process takes over within milliseconds."""
+    """How long the second restart waits: one that follows on another is no accident."""
     backoff_max_s: float = 10.0
     """Recovery is promised within ten seconds."""
     jitter: float = 0.1
@@ -121,8 +123,11 @@ def next_step(
 
 
 def _backoff_s(policy: RestartPolicy, restarts: int) -> float:
+    """How long to wait after so many restarts in the window."""
+    if not restarts:
+        return 0.0
     # The exponent is capped where doubling passes any back-off that a policy could name, before the float overflows.
-    return min(policy.backoff_initial_s * 2.0 ** min(restarts, 64), policy.backoff_max_s)
+    return min(policy.backoff_initial_s * 2.0 ** min(restarts - 1, 64), policy.backoff_max_s)
 
 
 def _why_give_up(policy: RestartPolicy, recent: tuple[float, ...], now_s: float) -> str:
