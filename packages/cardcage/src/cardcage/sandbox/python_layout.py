@@ -64,6 +64,7 @@ def _root_links() -> Mapping[str, str]:
     return {path: os.readlink(path) for path in _SYSTEM_DIRS if _is_root_link(path)}
 
 
+@cache  # a package does not move while this process runs, and every start asks
 def find_library(name: str) -> tuple[str, Path]:
     """The Python package `name` as the host would import it: its name and its folder, or its file where it is one.
 

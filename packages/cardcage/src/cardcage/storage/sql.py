@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, assert_never
 
-from sqlalchemy import Connection, create_engine, delete, event, func, insert, select, update
+from sqlalchemy import Connection, bindparam, create_engine, delete, event, func, insert, select, update
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError
 from sqlalchemy.pool import StaticPool
@@ -94,8 +94,7 @@ class SqlStore:
     def plugin(self, name: str) -> InstalledPlugin | None:
         """The installed plugin of that name."""
         with self._reading() as connection:
-            query = select(schema.plugins).where(schema.plugins.c.name == name)
-            row = connection.execute(query).mappings().one_or_none()
+            row = connection.execute(_ONE_PLUGIN, {"wanted": name}).mappings().one_or_none()
         return plugin_from_row(row) if row is not None else None
 
     def instances(self, plugin: str | None = None) -> tuple[InstanceRecord, ...]:
@@ -110,8 +109,7 @@ class SqlStore:
     def instance(self, id: InstanceId) -> InstanceRecord | None:  # noqa: A002
         """The instance with that id."""
         with self._reading() as connection:
-            query = _instance_query().where(schema.instances.c.id == id)
-            row = connection.execute(query).mappings().one_or_none()
+            row = connection.execute(_ONE_INSTANCE, {"wanted": id}).mappings().one_or_none()
         return instance_from_row(row) if row is not None else None
 
     def settings(self) -> Mapping[str, Any]:
@@ -310,6 +308,11 @@ def _migrate(connection: Connection, where: str) -> None:
 def _instance_query() -> Any:
     joined = schema.instances.outerjoin(schema.uids, schema.uids.c.instance == schema.instances.c.id)
     return select(schema.instances, schema.uids.c.uid).select_from(joined)
+
+
+# Made once: each start asks both, and to make a query takes as long as to run it.
+_ONE_PLUGIN: Final = select(schema.plugins).where(schema.plugins.c.name == bindparam("wanted"))
+_ONE_INSTANCE: Final = _instance_query().where(schema.instances.c.id == bindparam("wanted"))
 
 
 def _apply(connection: Connection, change: Change, uid_range: UidRange) -> None:
