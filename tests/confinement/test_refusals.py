@@ -219,6 +219,16 @@ def test_no_new_namespace_can_be_made(flag: int, walled: Any, unconfined: Any, a
         assert unconfined.attempt("system_call", numbers["unshare"], flag) == {"value": 0}
 
 
+def test_no_namespace_is_shared_with_the_host_or_with_another_instance(walled: Any, enter: Any) -> None:
+    # Three in a row: the fork server makes some for its next child while the one before is on its way.
+    answers = [prober.attempt("namespaces")["value"] for prober in (walled, enter(), enter(), enter())]
+    host = {name: os.readlink(f"/proc/self/ns/{name}") for name in os.listdir("/proc/self/ns")}
+    assert {"user", "pid", "mnt", "net", "ipc", "uts", "cgroup"} <= host.keys()
+    for name in host:
+        seen = [host[name], *(answer[name] for answer in answers)]
+        assert len(set(seen)) == len(seen), f"the {name} namespace is shared: {seen}"
+
+
 def test_clone3_is_said_not_to_exist_so_that_libraries_use_clone(walled: Any) -> None:
     assert walled.attempt("system_call", NUMBERS[MACHINE]["clone3"], 0, 0) == {"error": "ENOSYS"}
 

@@ -7,15 +7,19 @@ plugin that needs them brings them in.
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from socket import socket
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn, TextIO
 
 from cardcage_sdk import __version__
 from cardcage_sdk.blocking import BlockingServer
 from cardcage_sdk.link import Link
 from cardcage_sdk.plugin import Plugin as Plugin  # what nearly every plugin imports first
+
+if TYPE_CHECKING:
+    import signal
+else:
+    import _signal as signal  # without the enumerations around it, which plugins seldom need
 
 EXIT_SOFTWARE: Final = 70
 """EX_SOFTWARE of sysexits.h: this package has a bug."""
@@ -66,8 +70,14 @@ def _tame_standard_streams() -> None:
     """What a plugin prints goes out by whole lines, and printing never fails for the characters in it."""
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:
+        if reconfigure is not None and not _is_tame(stream):
             reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
+
+
+def _is_tame(stream: TextIO) -> bool:
+    """Whether it was made that way already, as the fork server does: doing it again is not free."""
+    made = (stream.encoding, stream.errors, getattr(stream, "line_buffering", None))
+    return made == ("utf-8", "backslashreplace", True)
 
 
 def main(arguments: list[str]) -> NoReturn:

@@ -3,8 +3,10 @@
 It is started as a script with an empty environment, so that nothing of the host is in its memory, and is itself the
 first process of a pid namespace: when it ends, the kernel ends every instance.
 
-For each request it forks a child into a fresh pid namespace. That child puts the walls around itself, forks the
-plugin's process behind them, and stays as its init: it takes in what the plugin orphans, and says how the plugin ended.
+For each request it forks a child into a fresh pid namespace, and into a network namespace that it made beforehand for
+that child alone. The child puts the walls around itself, forks the plugin's process behind them, and stays as its init:
+it takes in what the plugin orphans, and says how the plugin ended.
+
 The plugin is not the init itself because the first process of a namespace is deaf to its own signals: one that aborts
 or kills itself would go on. The init does not stay outside the walls, where it would have to be confined apart: that
 was measured, and cost half as much memory again.
@@ -18,18 +20,21 @@ import gc
 import json
 import os
 import select
-import signal
 import socket
 import sys
+from importlib.machinery import FileFinder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    import signal
+    from collections.abc import Callable, Mapping
     from types import ModuleType
     from typing import Any, NoReturn
 
     from cardcage.sandbox.enter import LayerRow, Surroundings
     from cardcage.sandbox.plan import SandboxPlan
+else:
+    import _signal as signal  # without the enumerations around it, whose pages each child would have to copy
 
 PACKET_BYTES_MAX = 256 * 1024
 
@@ -42,6 +47,7 @@ _WIRE_FD, _REPORT_FD, _PROC_FD, _ALIVE_FD, _FIRST_FREE_FD = 3, 4, 5, 6, 7
 
 def _main(control: int, arguments: str) -> None:
     order = json.loads(arguments)
+    os.environ.clear()  # the interpreter puts LC_CTYPE there where it finds no locale
     from cardcage.launch.child import add_packages
 
     finder = add_packages(order["packages"])
@@ -58,6 +64,7 @@ def _main(control: int, arguments: str) -> None:
     _add_site_builtins()
     _make_output_streams()
     _move_python(order["homes"], order["python_path"], order["python_dir"])
+    _hide_own_modules()
     server.run()
 
 
@@ -97,7 +104,15 @@ def _move_python(homes: "Mapping[str, str]", python_path: "list[str]", python_di
     for module in list(sys.modules.values()):
         _move_module(module, homes)
     sys.path[:] = python_path
+    finders = {_moved(path, homes): finder for path, finder in sys.path_importer_cache.items()}
     sys.path_importer_cache.clear()
+    for path in python_path:
+        # What a finder knows of its folder stays right behind the walls, where the same folder stands: each plugin
+        # would list the standard library anew for its first import.
+        finder = finders.get(path)
+        if isinstance(finder, FileFinder):
+            finder.path = path
+            sys.path_importer_cache[path] = finder
     sys.prefix = sys.exec_prefix = sys.base_prefix = sys.base_exec_prefix = python_dir
     sys.executable = ""
     sys.argv[:] = ["plugin"]
@@ -114,6 +129,15 @@ def _move_module(module: "ModuleType", homes: "Mapping[str, str]") -> None:
     path = getattr(module, "__path__", None)
     if isinstance(path, list):
         path[:] = [_moved(str(one), homes) for one in path]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+
+
+def _hide_own_modules() -> None:
+    """Let no plugin import the host's side. What is still needed of it is held by the fork server.
+
+    Here and not in the child: to take a module apart, all of its pages are written to.
+    """
+    for name in [name for name in sys.modules if name.partition(".")[0] == "cardcage"]:
+        del sys.modules[name]
 
 
 def _moved(path: str, homes: "Mapping[str, str]") -> str:
@@ -140,20 +164,23 @@ class _ForkServer:
 
         import msgspec
 
-        from cardcage.sandbox import seccomp
-        from cardcage.sandbox.enter import Surroundings
+        from cardcage.sandbox import enter, seccomp, syscalls
         from cardcage.sandbox.plan import SandboxPlan
 
-        importlib.import_module(main.partition(":")[0])
-        self._main = main
-        self._around = Surroundings(as_root=as_root)
+        module, _, function = main.partition(":")
+        self._main = getattr(importlib.import_module(module), function)
+        self._enter = enter
+        self._call = syscalls.call
+        self._around = enter.Surroundings(as_root=as_root)
         self._around.environment_is_empty = _environment_is_empty()
         self._plans = msgspec.msgpack.Decoder(tuple[int, SandboxPlan])
         self._pack = msgspec.msgpack.Encoder().encode
+        self._namespaces_are_new = False
         self._control = socket.socket(fileno=control)
         self._own_pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self._alive, self._keep_open = os.pipe()
         self._children: dict[int, int] = {}
+        self._around.entered = enter.INHERITED_NAMESPACES
         for execute in (False, True):
             seccomp.assemble(execute=execute)
 
@@ -210,16 +237,28 @@ class _ForkServer:
         pidfd = os.pidfd_open(pid)
         self._send(number, None, "", (pidfd,))
         os.close(pidfd)
+        try:
+            self._renew_namespaces()  # while the child goes on: the next one will not have to wait for it
+        except OSError:
+            pass  # tried again for the next one, and told to whoever asks for it
+
+    def _renew_namespaces(self) -> None:
+        """Be in namespaces that no child has, for the next one to be forked into: they take a millisecond to make."""
+        if not self._namespaces_are_new:
+            self._enter.enter_for_next_child()
+            self._namespaces_are_new = True
 
     def _fork(self, plan: "SandboxPlan", descriptors: "list[int]") -> int:
-        from cardcage.sandbox.syscalls import call
-
+        call = self._call
+        self._renew_namespaces()
         # Children may be given a new namespace only from one's own; so step back after the fork.
         call("unshare", _CLONE_NEWPID)
         try:
+            self._namespaces_are_new = False
             pid = os.fork()
             if pid == 0:
-                _become_init(plan, descriptors, self._around, self._alive, self._keep_open, self._main, self._pack)
+                os.close(self._keep_open)
+                _become_init(plan, descriptors, self._around, self._alive, self._main, self._pack, self._enter)
         finally:
             call("setns", self._own_pid_namespace, _CLONE_NEWPID)
         return pid
@@ -236,15 +275,12 @@ def _become_init(
     descriptors: "list[int]",
     around: "Surroundings",
     alive: int,
-    keep_open: int,
-    main: str,
+    main: "Callable[[socket.socket], object]",
     pack: "Any",
+    enter: "ModuleType",
 ) -> "NoReturn":
     """The child of a fork: walls, then the plugin's process, then waiting for its end. Never returns."""
     try:
-        from cardcage.sandbox.enter import SetupError, Walls, die_with_parent, hide_from_own_uid
-
-        os.close(keep_open)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -252,19 +288,19 @@ def _become_init(
         # terminal, and a new one costs a millisecond where the kernel schedules by session.
         os.setpgid(0, 0)
         os.umask(0o022)
-        die_with_parent()
-        report = _take_descriptors(descriptors, around, alive)
+        enter.die_with_parent()
+        report = _take_descriptors(descriptors, around, alive, enter.close_from)
         layers = _first_layers(around)
         try:
-            Walls(plan, around, layers=layers).put_up()
-        except SetupError as error:
+            enter.Walls(plan, around, layers=layers).put_up()
+        except enter.SetupError as error:
             report.send(pack(("failed", layers, error.step, error.number, error.detail)))
             os._exit(1)
         except Exception as error:
             report.send(pack(("failed", layers, "the applier itself", 0, f"{type(error).__name__}: {error}")))
             os._exit(1)
         # The change of uid has cleared it. Whoever ended before this line has closed the pipe.
-        die_with_parent()
+        enter.die_with_parent()
         if _is_closed(_ALIVE_FD):
             os._exit(1)
         report.send(pack(("ready", layers)))
@@ -274,7 +310,7 @@ def _become_init(
         if pid == 0:
             report.close()
             _run_plugin(plan, main)
-        hide_from_own_uid()  # the plugin is of the same uid, and must not speak in this one's name
+        enter.hide_from_own_uid()  # the plugin is of the same uid, and must not speak in this one's name
         for descriptor in (_WIRE_FD, 1, 2):
             os.close(descriptor)  # the plugin's alone: the host must see their end with the plugin's
         report.send(pack(("ended", _wait_for(pid))))
@@ -292,10 +328,10 @@ def _wait_for(plugin: int) -> int:
             return status
 
 
-def _take_descriptors(descriptors: "list[int]", around: "Surroundings", alive: int) -> socket.socket:
+def _take_descriptors(
+    descriptors: "list[int]", around: "Surroundings", alive: int, close_from: "Callable[[int], None]"
+) -> socket.socket:
     """Put the descriptors at their places and close every other one."""
-    from cardcage.sandbox.syscalls import call
-
     wire, stdout, stderr, report = descriptors
     nothing = os.open("/dev/null", os.O_RDWR)
     wanted = (nothing, stdout, stderr, wire, report, around.proc, alive)
@@ -303,7 +339,7 @@ def _take_descriptors(descriptors: "list[int]", around: "Surroundings", alive: i
     aside = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 64) for descriptor in wanted]
     for place, descriptor in enumerate(aside):
         os.dup2(descriptor, place, inheritable=place < _WIRE_FD)
-    call("close_range", _FIRST_FREE_FD, 0xFFFFFFFF, 0)
+    close_from(_FIRST_FREE_FD)
     around.proc = _PROC_FD
     return socket.socket(fileno=_REPORT_FD)
 
@@ -323,19 +359,15 @@ def _first_layers(around: "Surroundings") -> "list[LayerRow]":
     ]
 
 
-def _run_plugin(plan: "SandboxPlan", main: str) -> "NoReturn":
+def _run_plugin(plan: "SandboxPlan", main: "Callable[[socket.socket], object]") -> "NoReturn":
     """Call the plugin's main function and leave as an ordinary interpreter would."""
-    from cardcage.launch.child import call_main
-
     code = 0
     try:
         gc.enable()
         os.umask(0o077)
-        os.environ.clear()
-        os.environ.update(plan.environment)
-        for name in [name for name in sys.modules if name.partition(".")[0] == "cardcage"]:
-            del sys.modules[name]
-        call_main(main, socket.socket(fileno=_WIRE_FD))
+        for name, value in plan.environment.items():  # empty until now; `update` asks first what kind of mapping it is
+            os.environ[name] = value
+        main(socket.socket(fileno=_WIRE_FD))
     except SystemExit as leaving:
         code = _exit_code(leaving)
     except BaseException as error:

@@ -71,6 +71,7 @@ class TreeBuilder:
         self._plan = plan
         self._uid = uid
         self._mappings: dict[tuple[int, int], int] = {}
+        self._folders = {ROOT}
         self.notes: list[str] = []
         self.proc_detail = ""
 
@@ -97,26 +98,54 @@ class TreeBuilder:
             case "proc":
                 self._proc(target)
             case "device":
-                _make_file(target)
+                self._make_file(target)
                 mount(one.source, target, None, _MS_BIND)
                 set_attributes(target, _ATTR_RDONLY | _ATTR_NOSUID | _ATTR_NOEXEC)
             case "mask":
                 if os.path.isdir(target):
                     mount("cardcage", target, "tmpfs", _MS_RDONLY | _MS_NOSUID | _MS_NODEV, "size=4k,mode=555")
             case "symlink":
-                os.makedirs(os.path.dirname(target), exist_ok=True)
+                self._make_folder(_parent(target))
                 os.symlink(one.source, target)
             case "directory":
-                os.makedirs(target, exist_ok=True)
+                self._make_folder(target)
             case "file":
-                _make_file(target, one.content)
+                self._make_file(target, one.content)
+
+    def _make_folder(self, target: str) -> None:
+        """Make it and what leads to it, where they are missing. `os.makedirs` asks after each of them every time."""
+        if target in self._folders:
+            return
+        self._make_folder(_parent(target))
+        try:
+            os.mkdir(target)
+        except FileExistsError:
+            if not os.path.isdir(target):
+                raise
+        self._folders.add(target)
+
+    def _make_file(self, target: str, content: str = "") -> None:
+        self._make_folder(_parent(target))
+        # Not `open`: its buffers and its codec are half a dozen calls more.
+        file = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        try:
+            if content:
+                os.write(file, content.encode())
+        finally:
+            os.close(file)
+
+    def _make_mount_point(self, target: str, *, is_folder: bool) -> None:
+        if is_folder:
+            self._make_folder(target)
+        elif not os.path.exists(target):
+            self._make_file(target)
 
     def _bind(self, one: Mount, target: str) -> None:
         found = os.stat(one.source)
         is_folder = stat.S_ISDIR(found.st_mode)
         if one.whole_folder is not None and one.whole_folder is not is_folder:
             raise OSError(20 if one.whole_folder else 21, _grant_mismatch(one.source, is_folder=is_folder))
-        _make_mount_point(target, is_folder=is_folder)
+        self._make_mount_point(target, is_folder=is_folder)
         attributes = _ATTR_NOSUID | _ATTR_NODEV
         attributes |= 0 if one.writable else _ATTR_RDONLY
         attributes |= 0 if one.executable else _ATTR_NOEXEC
@@ -152,7 +181,7 @@ class TreeBuilder:
         return self._mappings[owner, group]
 
     def _tmpfs(self, one: Mount, target: str) -> None:
-        os.makedirs(target, exist_ok=True)
+        self._make_folder(target)
         # The owner is given at the mount: root's own tmpfs would keep the instance's uid out.
         owner = "" if self._uid is None else f",uid={self._uid},gid={self._uid}"
         options = f"size={one.size_bytes},nr_inodes={one.inodes},mode=700{owner}"
@@ -161,7 +190,7 @@ class TreeBuilder:
 
     def _proc(self, target: str) -> None:
         """A fresh /proc of the own pid namespace, without the kernel's files where it can be had that way."""
-        os.makedirs(target, exist_ok=True)
+        self._make_folder(target)
         flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
         try:
             mount("proc", target, "proc", flags, "hidepid=invisible,subset=pid")
@@ -190,17 +219,8 @@ def _grant_mismatch(path: str, *, is_folder: bool) -> str:
     return f"{path}/ was granted as a folder and is a file"
 
 
-def _make_file(target: str, content: str = "") -> None:
-    os.makedirs(os.path.dirname(target), exist_ok=True)
-    with open(target, "w", encoding="utf-8") as file:
-        file.write(content)
-
-
-def _make_mount_point(target: str, *, is_folder: bool) -> None:
-    if is_folder:
-        os.makedirs(target, exist_ok=True)
-    elif not os.path.exists(target):
-        _make_file(target)
+def _parent(target: str) -> str:
+    return target.rpartition("/")[0]
 
 
 def _mask_proc(target: str) -> None:
