@@ -7,7 +7,7 @@ import ctypes
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -288,7 +288,6 @@ async def test_many_start_at_once(start: Start) -> None:
 
 
 async def test_a_cancelled_start_leaves_no_process(runner: AnyRunner, start: Start, make_spec: MakeSpec) -> None:
-    _adopt_orphans()
     await start("warm")  # which has said hello, so that all its processes are there
     before = _descendants()
     for turns in range(12):
@@ -303,7 +302,7 @@ async def test_a_cancelled_start_leaves_no_process(runner: AnyRunner, start: Sta
         runner.kill(process)
         await runner.wait(process)
         _close(process)
-    assert _descendants() == before
+    await _until(lambda: _descendants() == before)
 
 
 async def test_starting_and_ending_leaks_no_descriptor(runner: AnyRunner, make_spec: MakeSpec) -> None:
@@ -321,14 +320,13 @@ async def test_starting_and_ending_leaks_no_descriptor(runner: AnyRunner, make_s
 
 
 async def test_closing_the_runner_ends_everything(runner: AnyRunner, make_spec: MakeSpec) -> None:
-    _adopt_orphans()
     before = _descendants()
     processes = [await runner.start(make_spec(f"parrot-{number}")) for number in range(3)]
     waiting = [asyncio.create_task(runner.wait(process)) for process in processes]
     await runner.aclose()
     ends = await asyncio.gather(*waiting)
     assert {end.reason for end in ends} == {ExitReason.STOPPED}
-    assert _descendants() <= before
+    await _until(lambda: _descendants() <= before)
     for process in processes:
         _close(process)
 
@@ -368,23 +366,45 @@ def _close(process: Process) -> None:
             os.close(descriptor)
 
 
-def _adopt_orphans() -> None:
-    """Make processes that lose their parent this one's children, so that none is overlooked."""
-    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
+async def _until(condition: Callable[[], bool]) -> None:
+    """Wait for what has been set going: a process that was killed may still be on its way out."""
+    async with asyncio.timeout(60):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture(autouse=True)
+def adopt_orphans() -> Iterator[None]:
+    """Processes that lose their parent become this one's children, so that none is overlooked, and are reaped."""
+    prctl = ctypes.CDLL(None).prctl
+    prctl(36, 1, 0, 0, 0)
+    yield
+    prctl(36, 0, 0, 0, 0)
+    for pid in _dead_children():
+        os.waitpid(pid, os.WNOHANG)
+
+
+def _dead_children() -> list[int]:
+    return [pid for pid, (state, parent) in _processes().items() if state == "Z" and parent == os.getpid()]
 
 
 def _descendants() -> set[int]:
     """Every living process that came of this one; the dead that nobody has asked after yet do not count."""
-    parents: dict[int, int] = {}
+    parents = {pid: parent for pid, (state, parent) in _processes().items() if state not in "ZX"}
+    found = {os.getpid()}
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found - {os.getpid()}
+
+
+def _processes() -> dict[int, tuple[str, int]]:
+    """State and parent of every process."""
+    found: dict[int, tuple[str, int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 fields = (entry / "stat").read_text().rpartition(")")[2].split()
             except OSError:
                 continue
-            if fields[0] not in "ZX":
-                parents[int(entry.name)] = int(fields[1])
-    found = {os.getpid()}
-    while more := {pid for pid, parent in parents.items() if parent in found} - found:
-        found |= more
-    return found - {os.getpid()}
+            found[int(entry.name)] = (fields[0], int(fields[1]))
+    return found
