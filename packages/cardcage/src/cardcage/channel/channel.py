@@ -87,6 +87,8 @@ class Channel:
         self._last_nonce = 0
         self._in_place = 0
         """Lone calls in a row that were answered in place; below zero, how many are to wait in the loop first."""
+        self._pause = 1
+        """How many wait in the loop after the next that is not answered in place."""
         self._leaving: CloseReason | None = None
         self._ending: CloseReason | None = None
         self._driver: Driver
@@ -425,8 +427,11 @@ class Channel:
             self._in_place = 0
             return []
         messages = self._driver.read_in_place()
-        if not messages:
-            self._in_place = -IN_PLACE_PAUSE
+        if messages:
+            self._pause = max(self._pause // 2, 1)
+        else:
+            self._in_place = -self._pause
+            self._pause = min(self._pause * 2, IN_PLACE_PAUSE)
         return messages
 
     def _decoded(self, method: str, raw: msgspec.Raw, result_type: Any) -> Any:
