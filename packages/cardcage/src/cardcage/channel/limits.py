@@ -21,7 +21,7 @@ IN_PLACE_RUN: Final = 16
 IN_PLACE_PAUSE: Final = 64
 """Lone calls that wait in the loop after others came beside one, and at most after one was not answered in place: at
 50 us, what a slow plugin costs its host stays below 1 us a call. The first such miss costs one call of waiting, each
-further one twice as many, and every answer in place halves that: mostly it was another process that took the core."""
+further one twice as many, and every answer in place halves that: another process may have taken the core."""
 
 ERROR_DATA_BYTES_MAX: Final = 64 * 1024
 """Facts that come with a plugin's error and are kept: a traceback and some values. Longer ones are dropped."""
