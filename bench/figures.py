@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 _NOTE = (
-    "Calls are compared with a raw socketpair between two Pythons; cold starts run to the first answer, behind all "
-    "walls; memory is what all processes of an instance hold for themselves alone."
+    "Times are p50 / p99, a peer's p50. Peers ran in turns with us. A call is compared with a raw socketpair between "
+    "two Pythons; a start runs to the first answer, behind all walls, and python with `-I -c pass` to its end; memory "
+    "is what the processes of an instance hold for themselves alone."
 )
 
 
@@ -41,37 +44,83 @@ def summary(samples: dict[str, Any]) -> dict[str, float | None]:
     }
 
 
-def show(samples: dict[str, Any]) -> None:
-    """The table: the ratio first, then what it is made of."""
-    made = Table(title="Cardcage, against plain processes in the same run", title_justify="left")
-    for name in ("what", "ratio", "p50", "p99", "peer p50", "peer p99", "budget"):
-        made.add_column(name, justify="left" if name in ("what", "budget") else "right")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One figure as people read it: the ratio first, then what it is made of."""
+
+    what: str
+    ratio: str = ""
+    ours: str
+    peer: str = ""
+    budget: str = ""
+
+
+def lines(samples: dict[str, Any]) -> list[Line]:
+    """All figures, in the order in which they are shown."""
+    found: list[Line] = []
     for where, words in (("one_core", "one core"), ("two_cores", "two cores")):
         if f"call_{where}_s" in samples:
             ours, floor = samples[f"call_{where}_s"], samples[f"socketpair_{where}_s"]
-            budget = "<= 2.0x" if where == "one_core" else ""
-            row = [f"{p50(ours) / p50(floor):.2f}x", *_times(ours, "us"), *_times(floor, "us"), budget]
-            made.add_row(f"100-byte call, {words}", *row)
-    rate = 1 / p50(samples["inflight64_s_per_call"])
-    made.add_row("64 calls in flight", "", f"{rate:,.0f}/s", "", "", "", "")
+            line = Line(
+                what=f"100-byte call, {words}",
+                ratio=f"{p50(ours) / p50(floor):.2f}x",
+                ours=_times(ours, "us"),
+                peer=_median(floor, "us"),
+                budget="<= 2x" if where == "one_core" else "",
+            )
+            found.append(line)
+    found.append(Line(what="64 calls in flight", ours=f"{1 / p50(samples['inflight64_s_per_call']):,.0f}/s"))
     cold = samples["cold_start_s"]
-    for name, words in (("spawn_s", "python -I -c pass"), ("bubblewrap_s", "bubblewrap + python")):
+    for name, words, budget in (("spawn_s", "python", ""), ("bubblewrap_s", "bwrap+python", ">= 10x")):
         if peer := samples[name]:
-            row = [f"{p50(peer) / p50(cold):.2f}x as fast", *_times(cold, "ms"), *_times(peer, "ms")]
-            made.add_row(f"cold start, to {words}", *row, ">= 10x faster" if "bubble" in name else "")
-    made.add_row("kill -9 to a new answer", "", *_times(samples["recovery_s"], "ms"), "", "", "<= 2 ms")
+            ratio = f"{p50(peer) / p50(cold):.2f}x"
+            what = f"start, {words} to ours"
+            found.append(Line(what=what, ratio=ratio, ours=_times(cold, "ms"), peer=_median(peer, "ms"), budget=budget))
+    found.append(Line(what="kill -9 to a new answer", ours=_times(samples["recovery_s"], "ms"), budget="<= 2 ms"))
     held = p50(samples["private_bytes"]) / 2**20
-    made.add_row("memory of an idle instance", "", f"{held:.2f} MiB", "", "", "", "<= 2 MiB")
+    found.append(Line(what="memory when idle", ours=f"{held:.2f} MiB", budget="<= 2 MiB"))
+    return found
+
+
+def show(samples: dict[str, Any]) -> None:
+    """A table of less than 80 columns in a terminal; elsewhere a line for each figure, which is easier to search."""
     console = Console()
-    console.print(made)
-    console.print(_NOTE)
+    if console.is_terminal:
+        console.print(_table(samples))
+    else:
+        for line in lines(samples):
+            print(plain(line))
+    console.print(_NOTE, highlight=False)
     if not samples["bubblewrap_s"]:
         console.print("bubblewrap is not installed or does not run here, so it was not measured")
 
 
-def _times(samples: Sequence[float], unit: str) -> tuple[str, str]:
-    scale = {"us": 1e6, "ms": 1e3}[unit]
-    return f"{p50(samples) * scale:.1f} {unit}", f"{percentile(samples, 0.99) * scale:.1f} {unit}"
+def plain(line: Line) -> str:
+    """One figure without a table."""
+    parts = [line.ours, f"peer {line.peer}" if line.peer else "", f"budget {line.budget}" if line.budget else ""]
+    return f"{line.ratio:>6}  {line.what}: {'; '.join(filter(None, parts))}"
+
+
+def _table(samples: dict[str, Any]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for name in ("ratio", "what", "ours", "peer", "budget"):
+        table.add_column(name, justify="left" if name == "what" else "right", no_wrap=True)
+    for line in lines(samples):
+        table.add_row(line.ratio, line.what, line.ours, line.peer, line.budget)
+    return table
+
+
+def _times(samples: Sequence[float], unit: str) -> str:
+    return f"{_number(p50(samples), unit)} / {_number(percentile(samples, 0.99), unit)} {unit}"
+
+
+def _median(samples: Sequence[float], unit: str) -> str:
+    return f"{_number(p50(samples), unit)} {unit}"
+
+
+def _number(seconds: float, unit: str) -> str:
+    value = seconds * {"us": 1e6, "ms": 1e3}[unit]
+    return f"{value:.1f}" if value < 1000 else f"{value:.0f}"
 
 
 def _round(value: float) -> float:

@@ -21,6 +21,8 @@ from cardcage.supervise import RestartPolicy
 
 PLUGIN = Path(__file__).resolve().parent / "plugins" / "bench-echo"
 TEXT = "x" * 100
+QUIET_S = 0.2
+"""Restarts within this time of one another back off; each one that is measured is the first in a while."""
 
 Samples = dict[str, Any]
 
@@ -56,7 +58,7 @@ class Sizes:
 
 async def measure(sizes: Sizes, state_dir: Path, *, say: Callable[[str], None]) -> Samples:
     """All measurements, one after the other, in one manager."""
-    policy = RuntimePolicy(restart=RestartPolicy(intensity=1000, window_s=3600, backoff_max_s=0.05))
+    policy = RuntimePolicy(restart=RestartPolicy(intensity=3, window_s=QUIET_S, backoff_initial_s=0.01))
     manager = PluginManager(
         state_dir=state_dir, extension_points=[BenchEcho], packs=(), auto_start=False, policy=policy
     )
@@ -157,6 +159,7 @@ async def _recoveries(manager: PluginManager, sizes: Sizes) -> list[float]:
         pid = next(each.pid for each in manager.plugin_info("bench-echo").instances if each.id == instance)
         assert pid is not None
         before = await manager.call(instance, "born")
+        await asyncio.sleep(QUIET_S)
         began_s = time.perf_counter()
         os.kill(family(pid)[-1], signal.SIGKILL)
         await _until_another(manager, instance, before)
