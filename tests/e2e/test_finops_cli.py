@@ -479,3 +479,27 @@ def test_quiet_prints_nothing_and_still_writes_the_page(finops: Finops, tmp_path
     assert (outcome.status, outcome.out, outcome.err) == (0, "", "")
     assert (tmp_path / "page.html").stat().st_size > 10_000
     assert not (tmp_path / "page.html.part").exists()
+
+
+# slips of the pen --------------------------------------------------------------------------------------------------
+
+
+def test_a_report_never_takes_the_place_of_what_is_no_file(finops: Finops, tmp_path: Path) -> None:
+    bill = _write_bill(tmp_path / "bill.csv", [_row()])
+    os.mkfifo(tmp_path / "pipe")
+    ran = finops("analyze", bill, "--html", tmp_path / "pipe", "--json")
+    assert (ran.status, ran.document["error"]["code"]) == (2, "report_unwritable")
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_grant_to_a_plugin_that_is_not_there_is_told(finops: Finops, tmp_path: Path) -> None:
+    bill = _write_bill(tmp_path / "bill.csv", [_row()])
+    ran = finops("analyze", bill, "--grant", "no-such=read:/etc/hostname", "--json")
+    assert (ran.status, ran.document["error"]["code"]) == (2, "grant_invalid")
+    assert "focus-cost-source" in ran.document["error"]["message"]
+
+
+def test_an_estate_too_large_to_plan_is_refused_before_anything_is_written(finops: Finops, tmp_path: Path) -> None:
+    ran = finops("sample", tmp_path / "estate", "--rows", "99999999999999", "--days", "1", "--json")
+    assert (ran.status, ran.document["error"]["code"]) == (2, "sample_invalid")
+    assert not (tmp_path / "estate").exists()

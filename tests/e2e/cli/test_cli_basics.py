@@ -38,8 +38,42 @@ def test_the_commands_of_a_pack_stand_under_its_name(cli: Any) -> None:
     assert "analyze" in ran.out
 
 
-def test_no_arguments_show_the_help(cli: Any) -> None:
-    assert "Commands:" in cli().out + cli().err
+def test_no_arguments_show_the_help_in_lines_as_a_misuse(cli: Any) -> None:
+    for words in ((), ("plugin",)):
+        ran = cli(*words)
+        assert (ran.code, ran.out) == (2, "")
+        assert "\nCommands:\n" in ran.err
+
+
+def test_the_option_version_is_the_command(cli: Any) -> None:
+    assert cli("--version").out == cli("version").out
+    assert cli("--version", "--json").json["cardcage"]
+
+
+def test_a_word_that_is_not_utf8_is_a_misuse(cli: Any) -> None:
+    ran = cli.spawn("plugin", "info", "\udcff\udcfe", "--json")
+    assert (ran.code, ran.error["code"]) == (2, "usage")
+
+
+def test_an_output_that_takes_nothing_is_one_sentence(cli: Any) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            cli.command("version", "--json"),
+            env=cli.environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "cardcage: the output cannot be written: No space left on device\n"
+
+
+def test_closed_streams_change_neither_status_nor_quiet(cli: Any) -> None:
+    shut = "import os, sys; os.close(1); os.close(2); os.execv(sys.argv[1], sys.argv[1:])"
+    command = [sys.executable, "-c", shut, *cli.command("version")]
+    assert subprocess.run(command, env=cli.environment(), check=False, timeout=60).returncode == 0
 
 
 def test_an_unknown_command_is_a_usage_error_with_a_hint(cli: Any) -> None:

@@ -35,6 +35,28 @@ def test_a_missing_bill_a_folder_an_empty_file_and_a_pipe_are_each_named_for_wha
             input_file(str(tmp_path / name), "bill")
 
 
+def test_a_loop_of_links_and_a_path_that_no_permission_can_name_are_mistakes_of_the_caller(tmp_path: Path) -> None:
+    loop = tmp_path / "loop.csv"
+    loop.symlink_to(loop)
+    with pytest.raises(Misuse, match="cannot be read"):
+        input_file(str(loop), "bill")
+    with pytest.raises(Misuse, match="cannot be read"):
+        input_file("nul\0byte", "bill")
+    for name, reason in (("new\nline.csv", "not printable"), ("${config.bill}.csv", "placeholder")):
+        (tmp_path / name).write_text("a\n")
+        with pytest.raises(Misuse, match=reason):
+            input_file(str(tmp_path / name), "bill")
+        with pytest.raises(Misuse, match=reason):
+            parse_target(f"file:{tmp_path / name}")
+
+
+@pytest.mark.parametrize("text", ["1e30", "1e999999", "a=10 USD EUR", "a=10 " + "U" * 33, "a=10 U\x1bS"])
+def test_a_budget_of_an_absurd_amount_or_currency_is_refused(text: str) -> None:
+    with pytest.raises(Misuse) as caught:
+        parse_budget(text)
+    assert caught.value.code == "budget_invalid"
+
+
 @pytest.mark.parametrize(
     ("text", "kind", "value"),
     [
@@ -50,7 +72,18 @@ def test_a_target_is_a_file_or_a_webhook(text: str, kind: str, value: str) -> No
 
 
 @pytest.mark.parametrize(
-    "text", ["", "mail:a@b", "file:", "webhook:", "webhook:ftp://h/", "webhook:https://", "webhook:http://h:99999/"]
+    "text",
+    [
+        "",
+        "mail:a@b",
+        "file:",
+        "webhook:",
+        "webhook:ftp://h/",
+        "webhook:https://",
+        "webhook:http://h:99999/",
+        "webhook:http://user:word@h/",
+        "webhook:http://h/a b",
+    ],
 )
 def test_any_other_target_is_refused(text: str) -> None:
     with pytest.raises(Misuse) as caught:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 from collections import defaultdict
 from collections.abc import Iterable
 from decimal import Decimal
@@ -379,3 +380,57 @@ def test_a_value_beyond_the_csv_limit_is_refused_and_the_rest_is_read(read: Read
     (batch,) = read(bills.write(bills.text({}, {"Tags": "x" * 200_000}, {"BilledCost": "2"})))
     assert [(issue.row, issue.code) for issue in batch.issues] == [(2, "bad_row")]
     assert (batch.rows, batch.columns["BilledCost"]) == ([1, 3], ["1.5", "2"])
+
+
+def plain_bill(*rows: str) -> str:
+    """A bill of the columns that are needed, with EffectiveCost and ListCost beside them."""
+    return "\n".join(("BilledCost,BillingCurrency,ChargePeriodStart,ServiceName,EffectiveCost,ListCost", *rows, ""))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32"])
+def test_wide_encodings_are_read_with_and_without_a_mark(read: Reader, tmp_path: Path, encoding: str) -> None:
+    bill = tmp_path / "bill.csv"
+    bill.write_bytes(plain_bill("1.5,USD,2024-09-01,Café,1.5,1.5").encode(encoding))
+    batches = read(str(bill), ["ServiceName"])
+    assert [value for batch in batches for value in batch.columns["ServiceName"]] == ["Café"]
+    assert [one.code for one in read.source(str(bill)).probe().issues][:1] == ["encoding"]
+
+
+def test_a_file_of_nul_bytes_is_no_bill(read: Reader, tmp_path: Path) -> None:
+    bill = tmp_path / "bill.csv"
+    bill.write_bytes(bytes(4000))
+    with pytest.raises(ValueError, match="NUL bytes"):
+        read(str(bill))
+
+
+def test_blank_lines_above_the_header_are_passed_over(read: Reader, tmp_path: Path) -> None:
+    bill = tmp_path / "bill.csv"
+    bill.write_text("\n , \n\n" + plain_bill("1.5,USD,2024-09-01,A,1.5,1.5"))
+    assert total(read(str(bill))) == Decimal("1.5")
+
+
+def test_a_refused_row_is_not_said_to_be_corrected_too(read: Reader, tmp_path: Path) -> None:
+    bill = tmp_path / "bill.csv"
+    bill.write_text(plain_bill(",USD,2024-09-01,A,,", '"1,000",USD,never,A,1,1'))
+    batches = read(str(bill))
+    assert sorted(told(issues(batches))) == [
+        (1, "BilledCost", "missing_value", "refused"),
+        (2, "ChargePeriodStart", "bad_date", "refused"),
+    ]
+    assert [batch.corrected for batch in batches] == [0]
+
+
+def test_a_row_that_swallowed_lines_says_which(read: Reader, tmp_path: Path) -> None:
+    bill = tmp_path / "bill.csv"
+    good = "1.5,USD,2024-09-01,A,1.5,1.5"
+    bill.write_text(plain_bill(good, '"' + good, good, good))
+    assert [one.message for one in issues(read(str(bill)))] == [
+        "expected 6 values, found 1 in lines 3 to 5; is a quotation mark left open?"
+    ]
+
+
+def test_a_gzip_file_that_is_cut_off_is_told_with_its_name(read: Reader, tmp_path: Path) -> None:
+    bill = tmp_path / "bill.csv.gz"
+    bill.write_bytes(gzip.compress(plain_bill("1.5,USD,2024-09-01,A,1.5,1.5").encode())[:-20])
+    with pytest.raises(ValueError, match=r"bill\.csv\.gz\" cannot be read"):
+        read(str(bill))

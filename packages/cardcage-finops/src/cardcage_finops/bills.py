@@ -14,6 +14,7 @@ import gzip
 import io
 import os
 import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -113,13 +114,24 @@ class BillFile:
 
     def _open_text(self) -> io.TextIOWrapper:
         binary: IO[bytes] = io.BufferedReader(self._raw, 1 << 17)
-        if binary.peek(2)[:2] == b"\x1f\x8b":  # type: ignore[attr-defined]
-            binary = io.BufferedReader(gzip.GzipFile(fileobj=binary), 1 << 17)  # type: ignore[arg-type]
+        try:
+            if binary.peek(2)[:2] == b"\x1f\x8b":  # type: ignore[attr-defined]
+                binary = io.BufferedReader(gzip.GzipFile(fileobj=binary), 1 << 17)  # type: ignore[arg-type]
+            head = binary.peek(1 << 16)  # type: ignore[attr-defined]
+        except (OSError, EOFError, zlib.error) as error:
+            self._raw.close()
+            raise BillError(f'the bill "{self.path}" cannot be read: {error}') from None
         self._bytes = binary
-        encoding = self._encoding(binary.peek(1 << 16))  # type: ignore[attr-defined]
+        encoding = self._encoding(head)
         return io.TextIOWrapper(binary, encoding=encoding, errors=_MARK_UNDECODABLE, newline="")
 
     def _encoding(self, head: bytes) -> str:
+        if head.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")):
+            self._mend("encoding", "the file is UTF-32 and was read as such")
+            return "utf-32"
+        if unmarked := _utf16_without_mark(head):
+            self._mend("encoding", "the file is UTF-16 without a byte-order mark and was read as such")
+            return unmarked
         if head.startswith((b"\xff\xfe", b"\xfe\xff")):
             self._mend("encoding", "the file is UTF-16 and was read as such")
             return "utf-16"
@@ -138,14 +150,17 @@ class BillFile:
 
     def _read_header(self) -> list[str]:
         try:
-            header = next(self._reader, None)
-        except (csv.Error, OSError, EOFError) as error:
+            header = next((row for row in self._reader if any(name.strip() for name in row)), None)
+        except (csv.Error, OSError, EOFError, zlib.error, UnicodeError) as error:
             raise BillError(f'the bill "{self.path}" is no CSV file: {error}') from None
-        if not header or not any(header):
+        if not header:
             raise BillError(f'the bill "{self.path}" is empty: expected a line of column names')
+        if any("\0" in name for name in header):
+            raise BillError(f'the bill "{self.path}" is no text: its first line holds NUL bytes')
         return [name.strip() for name in header]
 
     def _next_batch(self) -> RawRows:
+        line = self._reader.line_num
         first, start, width, undecodable = self._number + 1, self._bytes.tell(), len(self.header), _undecodable[0]
         numbers, cells, refused = list[int](), list[list[str]](), list[RowIssue]()
         more = True
@@ -154,11 +169,12 @@ class BillFile:
                 more = False
                 for row in self._reader:
                     self._number += 1
+                    begun, line = line + 1, self._reader.line_num
                     if len(row) == width:
                         numbers.append(self._number)
                         cells.append(row)
                     elif row:
-                        message = f"expected {width} values, found {len(row)}"
+                        message = f"expected {width} values, found {len(row)}{_lines(begun, line)}"
                         refused.append(_refusal(self._number, "", "wrong_width", message))
                     else:
                         self._number -= 1
@@ -168,9 +184,11 @@ class BillFile:
                         break
             except csv.Error as error:
                 self._number += 1
-                refused.append(_refusal(self._number, "", "bad_row", f"the row cannot be read: {error}"))
+                begun, line = line + 1, self._reader.line_num
+                message = f"the row cannot be read: {error}{_lines(begun, line)}"
+                refused.append(_refusal(self._number, "", "bad_row", message))
                 more = len(refused) < ISSUES_PER_BATCH
-            except (OSError, EOFError) as error:
+            except (OSError, EOFError, zlib.error, UnicodeError) as error:
                 raise BillError(f'the bill "{self.path}" breaks off after row {self._number}: {error}') from None
         mended = _undecodable[0] - undecodable
         return RawRows(
@@ -216,6 +234,9 @@ class RowLedger:
             columns = {name: [values[position] for position in kept] for name, values in columns.items()}
             numbers = [numbers[position] for position in kept]
         contiguous = len(numbers) == rows.read
+        gone = {rows.numbers[position] for position in self.refused}
+        # What was mended in a row before it was refused is of no account: a row is corrected or refused, never both.
+        told = [issue for issue in self.issues if issue.action == "refused" or issue.row not in gone]
         return ChargeBatch(
             columns=columns,
             first_row=rows.first_row,
@@ -223,7 +244,7 @@ class RowLedger:
             taken=len(numbers),
             corrected=len(self.corrected - self.refused),
             refused=rows.read - len(numbers),
-            issues=_bounded([*rows.issues, *self.issues]),
+            issues=_bounded([*rows.issues, *told]),
             rows=[] if contiguous else numbers,
             done=rows.done,
         )
@@ -318,6 +339,19 @@ def _reject(ledger: RowLedger, position: int, column: str, code: str, message: s
 
 def _refusal(number: int, column: str, code: str, message: str) -> RowIssue:
     return RowIssue(row=number, column=column, code=code, message=message, action="refused")
+
+
+def _lines(first: int, last: int) -> str:
+    """Which lines of the file a row took where it took several: an unclosed quotation mark swallows lines."""
+    return f" in lines {first} to {last}; is a quotation mark left open?" if last > first else ""
+
+
+def _utf16_without_mark(head: bytes) -> str:
+    """A header in ASCII letters shows its encoding by where the zero bytes are; empty for any other."""
+    even, odd = head[:64:2], head[1:64:2]
+    if len(head) >= 8 and all(even) and not any(odd):
+        return "utf-16-le"
+    return "utf-16-be" if len(head) >= 8 and all(odd) and not any(even) else ""
 
 
 def _mangled(first_row: int, count: int) -> RowIssue:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -118,6 +118,7 @@ async def _analyze(
 ) -> Analysis:
     async with finops_manager(plugins=folders, grants=grants, isolation=isolation) as manager:
         _refuse_problems(manager.problems())
+        _refuse_strangers(grants, manager.list_plugins())
         return await analyze(manager, replace(request, hooks=outside_plugins(manager)), watcher)
 
 
@@ -125,6 +126,17 @@ def _refuse_problems(problems: Sequence[Problem]) -> None:
     """A package that the operator named and that can't be registered is an error now, not a gap in the report."""
     if problems:
         raise problems[0].error
+
+
+def _refuse_strangers(grants: Iterable[str], known: Sequence[str]) -> None:
+    """A grant to a name that no plugin has is a slip of the pen, and would end as a refusal far from its cause."""
+    for name in grants:
+        if name not in known:
+            raise Misuse(
+                f'--grant names the plugin "{name}", which is not there (there are: {", ".join(sorted(known))})',
+                code="grant_invalid",
+                hint="name the folder of further plugins: --plugins DIR",
+            )
 
 
 def exit_status(analysis: Analysis, fail_on: FailOn) -> int:
@@ -144,7 +156,7 @@ def console_for(stream: TextIO) -> Console:
 
 
 def _folder(path: Path) -> Path:
-    resolved = path.expanduser().resolve()
+    resolved = _resolved(path)
     if not resolved.is_dir():
         raise Misuse(f'the plugin folder "{path}" is not there', code="plugins_missing")
     return resolved
@@ -152,13 +164,27 @@ def _folder(path: Path) -> Path:
 
 def _writable(path: Path) -> Path:
     """The absolute path of a report, refused now rather than after the whole analysis."""
-    resolved = path.expanduser().resolve()
-    if resolved.is_dir() or not resolved.parent.is_dir():
-        what = "is a folder" if resolved.is_dir() else f"is in {resolved.parent}, which is no folder"
+    resolved, what = _resolved(path), ""
+    if resolved.is_dir():
+        what = "is a folder"
+    elif not resolved.parent.is_dir():
+        what = f"is in {resolved.parent}, which is no folder"
+    elif resolved.exists() and not resolved.is_file():
+        what = "is a device, a pipe or a socket, and would be replaced by a file"
+    elif not os.access(resolved.parent, os.W_OK):
+        what = f"is in {resolved.parent}, where this user may not write"
+    if what:
         raise Misuse(
             f'the HTML report "{path}" {what}', code="report_unwritable", hint="name a file in a folder that is there"
         )
     return resolved
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.expanduser().resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, an unknown ~user, a NUL
+        raise Misuse(f'the path "{path}" leads nowhere: {error}', code="path_invalid") from error
 
 
 def _write(path: Path, text: str) -> None:

@@ -15,9 +15,11 @@ from urllib.parse import urlsplit
 
 from cardcage.foundation.errors import Misuse
 from cardcage_finops.models import Budget
+from cardcage_finops.pipeline.amounts import DIGITS_BEFORE_POINT_MAX, is_amount
 
 Detector = Literal["robust", "rule25"]
 _PERIODS: Final = ("day", "month", "total")
+_CURRENCY_CHARS_MAX: Final = 32
 _HASH_CHUNK_BYTES: Final = 1 << 20
 
 
@@ -75,16 +77,28 @@ def input_file(path: str | os.PathLike[str], what: str) -> Path:
         if stat.S_ISREG(status.st_mode):
             with resolved.open("rb"):
                 pass
-    except OSError as error:
-        raise Misuse(
-            f'the {what} "{shown}" cannot be read: {error.strerror or error}', code="file_unreadable", hint=hint
-        ) from error
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links is a RuntimeError before Python 3.13
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise Misuse(f'the {what} "{shown}" cannot be read: {reason}', code="file_unreadable", hint=hint) from error
     if not stat.S_ISREG(status.st_mode):
         kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
         raise Misuse(f'the {what} "{shown}" is {kind}, expected a file', code="file_unreadable", hint=hint)
     if status.st_size == 0:
         raise Misuse(f'the {what} "{shown}" is empty, expected at least a line of column names', code="file_empty")
+    if reason := ungrantable(str(resolved)):
+        raise Misuse(
+            f'the {what} "{shown}" cannot be granted to a plugin: its path {reason}',
+            code="path_invalid",
+            hint="rename it, or give it another name: ln FILE NEWNAME",
+        )
     return resolved
+
+
+def ungrantable(path: str) -> str:
+    """Why no permission can name this path; empty where one can."""
+    if not path.isprintable():
+        return "holds a character that is not printable"
+    return "holds the placeholder sign ${" if "${" in path else ""
 
 
 def file_sha256(path: Path) -> str:
@@ -121,17 +135,37 @@ def parse_target(text: str) -> NotifyTarget:
     kind, _, value = text.partition(":")
     hint = "write file:PATH or webhook:https://HOST/PATH"
     if kind == "file" and value:
-        return NotifyTarget(kind="file", value=str(Path(value).expanduser().resolve()))
+        return NotifyTarget(kind="file", value=_target_path(value))
     if kind == "webhook" and value:
         try:
             parts = urlsplit(value)
             good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+            good = good and value.isprintable() and " " not in value and parts.username is None
         except ValueError:
             good = False
         if good:
             return NotifyTarget(kind="webhook", value=value)
-        raise Misuse(f"the webhook {value!r} is no http or https address", code="target_invalid", hint=hint)
+        raise Misuse(
+            f"the webhook {value!r} is no http or https address without a user's name in it",
+            code="target_invalid",
+            hint=hint,
+        )
     raise Misuse(f"--notify {text!r} names no channel, expected file: or webhook:", code="target_invalid", hint=hint)
+
+
+def _target_path(value: str) -> str:
+    try:
+        path = str(Path(value).expanduser().resolve())
+        reason = ungrantable(path)
+    except (OSError, RuntimeError, ValueError) as error:
+        path, reason = value, str(error)
+    if reason:
+        raise Misuse(
+            f"messages cannot be written to {value!r}: its path {reason}",
+            code="target_invalid",
+            hint="write file:PATH with a path that a permission can name",
+        )
+    return path
 
 
 def parse_budget(text: str, currency: str = "") -> Budget:
@@ -146,19 +180,26 @@ def parse_budget(text: str, currency: str = "") -> Budget:
     rest, _, period = rest.partition("/")
     figure, _, named = rest.strip().partition(" ")
     hint = "write --budget 1000, or --budget 'team=1200 USD/month@Amazon EC2'; periods are day, month, total"
-    period = period.strip() or "month"
+    period, named = period.strip() or "month", named.strip()
     try:
         amount = Decimal(figure.replace("_", ""))
     except InvalidOperation:
         raise Misuse(f"the budget {text!r} has no amount, found {figure!r}", code="budget_invalid", hint=hint) from None
-    if not amount.is_finite() or amount <= 0:
-        raise Misuse(f"the budget {text!r} must be more than 0, found {figure}", code="budget_invalid", hint=hint)
+    if not is_amount(amount) or amount <= 0:
+        raise Misuse(
+            f"the budget {text!r} must be more than 0 and have at most {DIGITS_BEFORE_POINT_MAX} digits before the "
+            f"point, found {figure}",
+            code="budget_invalid",
+            hint=hint,
+        )
+    if any(not sign.isprintable() or sign.isspace() for sign in named) or len(named) > _CURRENCY_CHARS_MAX:
+        raise Misuse(f"the budget {text!r} is in {named!r}, which is no currency", code="budget_invalid", hint=hint)
     if period not in _PERIODS:
         raise Misuse(f"the budget {text!r} has the period {period!r}", code="budget_invalid", hint=hint)
     return Budget(
         name=name.strip() or "budget",
         amount=amount,
-        currency=named.strip() or currency,
+        currency=named or currency,
         period=period,  # pyright: ignore[reportArgumentType] - checked above
         service=service.strip(),
     )

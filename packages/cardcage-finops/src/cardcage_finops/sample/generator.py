@@ -21,6 +21,8 @@ from cardcage_finops.sample.world import ACCOUNTS, BILLING_ACCOUNT, PROVIDER, RE
 BILL: Final = "bill.csv"
 METRICS: Final = "metrics.csv"
 TRUTH: Final = "truth.json"
+RESOURCES_MAX: Final = 1_000_000
+"""The plan is held in memory, some 1 KiB a resource; days are not, so that bills of any size can be made."""
 LINES_AT_ONCE: Final = 2000
 QUANTITY_UNITS: Final = 10_000
 
@@ -111,6 +113,10 @@ def _plan(rows: int | None, resources: int | None, days: int, seed: int, start: 
     count = 100 if resources is None else resources
     if count < 1:
         raise ValueError(f"an estate has at least 1 resource, but {count} were asked for")
+    if count > RESOURCES_MAX:
+        raise ValueError(
+            f"an estate has at most {RESOURCES_MAX:,} resources, but {count:,} were asked for; take more days"
+        )
     return plan_estate(seed=seed, days=days, resources=count, start=start)
 
 
