@@ -306,11 +306,13 @@ def _become_init(
         report.send(pack(("ready", layers)))
         os.close(_PROC_FD)
         os.close(_ALIVE_FD)
+        # Before the fork: the plugin is of the same uid, and must at no moment be able to speak in this one's name.
+        enter.hide_from_own_uid()
         pid = os.fork()
         if pid == 0:
             report.close()
+            enter.show_to_own_uid()
             _run_plugin(plan, main)
-        enter.hide_from_own_uid()  # the plugin is of the same uid, and must not speak in this one's name
         for descriptor in (_WIRE_FD, 1, 2):
             os.close(descriptor)  # the plugin's alone: the host must see their end with the plugin's
         report.send(pack(("ended", _wait_for(pid))))

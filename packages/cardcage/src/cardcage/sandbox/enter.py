@@ -274,5 +274,10 @@ def die_with_parent() -> None:
 
 
 def hide_from_own_uid() -> None:
-    """Keep processes of the same uid from looking into this one."""
+    """Keep processes of the same uid from looking into this one and those that it forks."""
     prctl(_PR_SET_DUMPABLE, 0)
+
+
+def show_to_own_uid() -> None:
+    """Take that back, for this process alone: its own files in /proc are its own again."""
+    prctl(_PR_SET_DUMPABLE, 1)
