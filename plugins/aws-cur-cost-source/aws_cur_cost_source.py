@@ -52,6 +52,7 @@ COPIED = {
     "x_LineItemType": ("lineItem/LineItemType",),
     "x_Operation": ("lineItem/Operation",),
     "x_ProductCode": ("lineItem/ProductCode",),
+    "x_ServiceKey": ("lineItem/ProductCode",),
     "x_UsageType": ("lineItem/UsageType",),
 }
 """FOCUS column to the report's columns, the first one with a value."""

@@ -226,3 +226,17 @@ def test_memory_grows_with_the_keys_of_a_bill_and_not_with_its_rows(make_batch: 
         tracemalloc.stop()
     assert ledger.rows.taken == 41_000
     assert grown < 1024 * 1024
+
+
+def test_a_service_with_a_key_is_added_up_by_the_key_and_called_by_its_first_name(make_batch: MakeBatch) -> None:
+    rows: list[Row] = [
+        {"x_ServiceKey": "AmazonS3", "ServiceName": "Amazon Simple Storage Service", "BilledCost": "1"},
+        {"x_ServiceKey": "AmazonS3", "ServiceName": "AmazonS3", "BilledCost": "2"},
+        {"x_ServiceKey": "other-s3", "ServiceName": "Amazon Simple Storage Service", "BilledCost": "4"},
+        {"x_ServiceKey": None, "ServiceName": "Support", "BilledCost": "8"},
+    ]
+    ledger = add_all([make_batch(rows)])
+    found = {key: sums[0] for key, sums in ledger.currencies["USD"].by_service.items()}
+    assert found == {"AmazonS3": 3, "other-s3": 4, "Support": 8}
+    assert {service for _, service, _ in ledger.cells} == {"Amazon Simple Storage Service", "Support"}
+    assert ledger.service_names == {key: "Amazon Simple Storage Service" for key in ("AmazonS3", "other-s3")}

@@ -23,7 +23,18 @@ from cardcage_finops.pipeline.amounts import DIGITS_BEFORE_POINT_MAX, EXACT, ZER
 from cardcage_finops.pipeline.issues import IssueLog
 
 AMOUNT_COLUMNS: Final = ("BilledCost", "EffectiveCost", "ListCost", "ContractedCost")
-REST_OF_KEY: Final = ("ServiceName", "SubAccountId", "BillingAccountId", "RegionId", "ResourceId", "ChargeCategory")
+SERVICE_KEY: Final = "x_ServiceKey"
+"""The id by which the provider's own bill knows a service whose ServiceName is a name for people. Not every bill has it:
+totals by service are then under the name."""
+REST_OF_KEY: Final = (
+    "ServiceName",
+    SERVICE_KEY,
+    "SubAccountId",
+    "BillingAccountId",
+    "RegionId",
+    "ResourceId",
+    "ChargeCategory",
+)
 KEY_COLUMNS: Final = ("BillingCurrency", "ChargePeriodStart", *REST_OF_KEY)
 RESOURCE_COLUMNS: Final = (
     "ResourceName",
@@ -127,10 +138,10 @@ def totals_of(sums: Sums) -> Totals:
     return Totals(billed=sums[0], effective=sums[1], list=sums[2], contracted=sums[3])
 
 
-_RawGroup = tuple[str, str, str | None, str | None, str | None, str | None, str | None, str | None]
+_RawGroup = tuple[str, str, str | None, str | None, str | None, str | None, str | None, str | None, str | None]
 """(currency, day, then `REST_OF_KEY` as in the batch): rows of one batch that are added up together."""
-_Wide = tuple[str, str, str, str, str, str]
-"""(currency, day, service, account, region, category): what every table but those of resources needs."""
+_Wide = tuple[str, str, str, str, str, str, str]
+"""(currency, day, service, account, region, category, key of the service): what every table but those of resources needs."""
 
 
 @dataclass(slots=True)
@@ -153,6 +164,8 @@ class Ledger:
     resources: dict[tuple[str, str], ResourceEntry] = field(default_factory=dict[tuple[str, str], ResourceEntry])
     """By (currency, resource id)."""
     account_names: dict[str, str] = field(default_factory=dict[str, str])
+    service_names: dict[str, str] = field(default_factory=dict[str, str])
+    """What services are called that have a key of their own. A key with several names keeps the first."""
     fee_cells: dict[SeriesKey, dict[str, dict[str, Decimal]]] = field(
         default_factory=dict[SeriesKey, dict[str, dict[str, Decimal]]]
     )
@@ -243,18 +256,19 @@ class Ledger:
         """Add the groups to the resources one by one, and to everything else by what they share."""
         wide: dict[_Wide, Sums] = {}
         for raw, sums in groups.items():
-            currency, day, service, account, billing_account, region, resource, category = raw
+            currency, day, service, service_key, account, billing_account, region, resource, category = raw
             service, account = service or NO_SERVICE, account or billing_account or NO_ACCOUNT
             ledger = self.currencies[currency]
-            service = self._key(ledger.by_service, service, "services")
+            known_as = self._key(ledger.by_service, service_key or service, "services")
+            service = self._service(known_as, service) if service_key else known_as
             account = self._key(ledger.by_account, account, "accounts")
             category = (category or USAGE)[:CATEGORY_CHARS_MAX]
             self._name_account(batch, firsts[raw], account)
-            key = (currency, day, service, account, region or "", category)
+            key = (currency, day, service, account, region or "", category, known_as)
             known = wide.get(key)
             if known is None:
                 wide[key] = list(sums)
-                ledger.by_service.setdefault(service, _zeros())
+                ledger.by_service.setdefault(known_as, _zeros())
                 ledger.by_account.setdefault(account, _zeros())
             else:
                 _add(known, sums)
@@ -263,6 +277,10 @@ class Ledger:
         for key, sums in wide.items():
             self._fold(key, sums)
 
+    def _service(self, key: str, name: str) -> str:
+        """The name of a service that has a key; each key has one, so that series are as few as services."""
+        return key if key == OVERFLOW_KEY else self.service_names.setdefault(key, name[:KEY_CHARS_MAX])
+
     def _name_account(self, batch: ChargeBatch, index: int, account: str) -> None:
         if account not in self.account_names and account != OVERFLOW_KEY:
             name = _cell(batch, "SubAccountName", index) or _cell(batch, "BillingAccountName", index)
@@ -270,10 +288,10 @@ class Ledger:
 
     def _fold(self, key: _Wide, sums: Sums) -> None:
         """Add sums to every table that is not about resources."""
-        currency, day, service, account, region, category = key
+        currency, day, service, account, region, category, known_as = key
         ledger = self.currencies[currency]
         _add(ledger.total, sums)
-        _add(ledger.by_service[service], sums)
+        _add(ledger.by_service[known_as], sums)
         _add(ledger.by_account[account], sums)
         _add(ledger.by_day.setdefault(self._key(ledger.by_day, day, "days"), _zeros()), sums)
         _add(ledger.by_region.setdefault(self._key(ledger.by_region, region, "regions"), _zeros()), sums)
@@ -332,7 +350,7 @@ class Ledger:
         days[day] = days.get(day, ZERO) + effective
 
     def _fold_resource(self, batch: ChargeBatch, index: int, key: _Wide, resource: str, sums: Sums) -> None:
-        currency, day, service, account, region, category = key
+        currency, day, service, account, region, category, _ = key
         series = (currency, service, account)
         entry = self.resources.get((currency, resource))
         if entry is None:

@@ -14,7 +14,7 @@ def currency_results(ledger: Ledger) -> list[CurrencyResult]:
     """One result a currency, the main one first, the rest by their code."""
     main = main_currency(ledger)
     ordered = sorted(ledger.currencies.items(), key=lambda item: (item[0] != main, item[0]))
-    return [_currency_result(currency, one, ledger.account_names) for currency, one in ordered]
+    return [_currency_result(currency, one, ledger) for currency, one in ordered]
 
 
 def rows_result(ledger: Ledger) -> Rows:
@@ -29,13 +29,13 @@ def issues_result(log: IssueLog) -> Issues:
     return Issues(total=log.total, counts=counts, listed=log.listed(), listed_per_kind_max=LISTED_PER_KIND_MAX)
 
 
-def _currency_result(currency: str, one: CurrencyLedger, names: Mapping[str, str]) -> CurrencyResult:
+def _currency_result(currency: str, one: CurrencyLedger, ledger: Ledger) -> CurrencyResult:
     return CurrencyResult(
         currency=currency,
         rows=one.rows,
         totals=totals_of(one.total),
-        service=_by_cost(one.by_service, {}),
-        account=_by_cost(one.by_account, names),
+        service=_by_cost(one.by_service, ledger.service_names),
+        account=_by_cost(one.by_account, ledger.account_names),
         day=[_key_total(key, "", one.by_day[key]) for key in sorted(one.by_day)],
         region=_by_cost(one.by_region, {}),
     )

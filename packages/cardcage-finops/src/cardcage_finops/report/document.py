@@ -27,6 +27,7 @@ def analysis_document(analysis: Analysis) -> dict[str, Any]:
         "issues": msgspec.to_builtins(analysis.issues),
         "totals": _totals(main.totals if main else Totals()),
         "by": _by(main),
+        "services": {one.key: one.name for one in main.service if one.name} if main else {},
         "accounts": {one.key: one.name for one in main.account if one.name} if main else {},
         "currencies": [
             {"currency": one.currency, "rows": one.rows, "totals": _totals(one.totals), "by": _by(one)}

@@ -136,7 +136,7 @@ def _breakdown(
         amount = row.totals.effective
         share = f"{float(amount / whole):.1%}" if whole else ""
         drawn = bar(float(amount.copy_abs() / greatest) if greatest else 0.0, _BAR_WIDTH, ascii_only=ascii_only)
-        line = sparkline(daily.get(row.key, []), _SPARK_WIDTH, ascii_only=ascii_only)
+        line = sparkline(daily.get(row.key) or daily.get(row.name, []), _SPARK_WIDTH, ascii_only=ascii_only)
         name = cell(row.name or row.key, chars_max=40)
         colour = "blue" if amount >= 0 else "green"
         _add(table, name, amount_for_people(amount), share, Text(drawn, colour), Text(line, "cyan"))
