@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import math
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -39,7 +40,7 @@ def read_rows(path: str) -> Iterator[MetricRow | RowIssue]:
             binary = io.BufferedReader(gzip.GzipFile(fileobj=raw)) if packed else raw  # type: ignore[arg-type]
             text = io.TextIOWrapper(binary, encoding="utf-8-sig", errors="replace", newline="")
             yield from _rows(path, text)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise MetricsError(f'cannot read the metrics file "{path}": {_why(error)}') from None
 
 
@@ -48,8 +49,8 @@ def _why(error: BaseException) -> str:
 
 
 def _rows(path: str, text: io.TextIOWrapper) -> Iterator[MetricRow | RowIssue]:
-    first = text.readline()
-    if not first.strip():
+    first = next((line for line in text if line.strip()), "")
+    if not first:
         raise MetricsError(f'the metrics file "{path}" is empty: expected a header or JSON lines')
     if first.lstrip().startswith("{"):
         return _json_rows(first, text)
@@ -63,6 +64,9 @@ class _Layout:
     def __init__(self, path: str, header: list[str]) -> None:
         names = [name.strip() for name in header]
         self.width = len(names)
+        twice = sorted({name for name in names if name and names.count(name) > 1})
+        if twice:
+            raise MetricsError(f'the metrics file "{path}" has the column {twice[0]} twice: which one counts?')
         self.time = _place(path, names, TIME_NAMES)
         self.resource = _place(path, names, RESOURCE_NAMES)
         self.long = (names.index("metric"), names.index("value")) if {"metric", "value"} <= set(names) else None
@@ -118,7 +122,7 @@ def _json_rows(first: str, text: io.TextIOWrapper) -> Iterator[MetricRow | RowIs
 def _json_row(number: int, line: str) -> MetricRow | RowIssue:
     try:
         found: Any = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return _refused(number, "", "bad_row", f"the line is no JSON: {error}")
     if not isinstance(found, dict):
         return _refused(number, "", "bad_row", "expected a JSON object")

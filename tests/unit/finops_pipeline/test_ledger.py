@@ -239,4 +239,4 @@ def test_a_service_with_a_key_is_added_up_by_the_key_and_called_by_its_first_nam
     found = {key: sums[0] for key, sums in ledger.currencies["USD"].by_service.items()}
     assert found == {"AmazonS3": 3, "other-s3": 4, "Support": 8}
     assert {service for _, service, _ in ledger.cells} == {"Amazon Simple Storage Service", "Support"}
-    assert ledger.service_names == {key: "Amazon Simple Storage Service" for key in ("AmazonS3", "other-s3")}
+    assert ledger.service_names == dict.fromkeys(("AmazonS3", "other-s3"), "Amazon Simple Storage Service")

@@ -151,3 +151,24 @@ def test_a_served_collector_gives_the_same_as_an_imported_one(
     with shipped.serve("metrics-file-collector", {"file": str(collector.path)}, tmp_path) as served:
         assert served.stream(MetricSummary, "summarize", []) == list(plugin.summarize([]))
         assert served.stream(MetricBatch, "collect", [], ["cpu_usage"]) == list(plugin.collect([], ["cpu_usage"]))
+
+
+def test_blank_lines_above_the_header_are_passed_over(collector: Collector) -> None:
+    assert set(collector.summaries("\n \n" + WIDE)) == {"a", "b"}
+
+
+def test_a_column_that_stands_there_twice_is_one_error(collector: Collector) -> None:
+    with pytest.raises(ValueError, match="column cpu_usage twice"):
+        collector.summaries("time,resource_id,cpu_usage,cpu_usage\n2025-01-01,a,1,2\n")
+
+
+def test_a_line_of_json_nested_too_deep_costs_only_that_line(collector: Collector) -> None:
+    line = json.dumps({"time": "2025-01-01", "resource_id": "a", "cpu_usage": 5})
+    assert set(collector.summaries(f"{line}\n{'[' * 100_000}\n{line}\n")) == {"a"}
+
+
+def test_a_broken_gzip_file_is_told_with_its_name(collector: Collector) -> None:
+    made = collector.over(WIDE)
+    collector.path.write_bytes(b"\x1f\x8b\x08\x00" + b"no gzip at all, though it begins like one")
+    with pytest.raises(ValueError, match=r"metrics\.csv"):
+        list(made.summarize([]))

@@ -24,8 +24,8 @@ from cardcage_finops.pipeline.issues import IssueLog
 
 AMOUNT_COLUMNS: Final = ("BilledCost", "EffectiveCost", "ListCost", "ContractedCost")
 SERVICE_KEY: Final = "x_ServiceKey"
-"""The id by which the provider's own bill knows a service whose ServiceName is a name for people. Not every bill has it:
-totals by service are then under the name."""
+"""The id by which the provider's own bill knows a service, where ServiceName is a name for people. Few bills have one;
+in all others totals by service are under the name."""
 REST_OF_KEY: Final = (
     "ServiceName",
     SERVICE_KEY,
@@ -141,7 +141,7 @@ def totals_of(sums: Sums) -> Totals:
 _RawGroup = tuple[str, str, str | None, str | None, str | None, str | None, str | None, str | None, str | None]
 """(currency, day, then `REST_OF_KEY` as in the batch): rows of one batch that are added up together."""
 _Wide = tuple[str, str, str, str, str, str, str]
-"""(currency, day, service, account, region, category, key of the service): what every table but those of resources needs."""
+"""(currency, day, service, account, region, category, service's key): what every table but those of resources needs."""
 
 
 @dataclass(slots=True)
