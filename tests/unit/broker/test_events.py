@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from cardcage.broker.events import QUEUE_EVENTS_MAX, Event, EventBus
+from cardcage.broker.events import QUEUE_BYTES_MAX, QUEUE_EVENTS_MAX, Event, EventBus, weigh
 
 
 def event(name: str, data: object = None) -> Event:
@@ -89,3 +89,42 @@ async def test_a_publication_from_within_a_callback_is_delivered_too() -> None:
     bus.publish(event("one"))
     await bus.drained()
     assert seen == ["one", "two"]
+
+
+async def test_large_events_that_wait_are_bounded_in_memory_and_the_newest_are_kept() -> None:
+    bus = EventBus()
+    gate = asyncio.Event()
+    seen: list[int] = []
+
+    async def wait(one: Event) -> None:
+        await gate.wait()
+        seen.append(one.data[0])
+
+    bus.subscribe("*", wait)
+    for number in range(100):
+        bus.publish(event("large", [number, "x" * (QUEUE_BYTES_MAX // 10)]))
+        await asyncio.sleep(0)
+    gate.set()
+    await bus.drained()
+    assert seen == [0, *range(91, 100)], "the one that was being handed over, and as many of the last as fit"
+
+
+async def test_an_event_larger_than_the_bound_still_reaches_a_subscriber_that_keeps_up() -> None:
+    bus = EventBus()
+    seen: list[int] = []
+    bus.subscribe("*", lambda one: seen.append(len(one.data)))
+    bus.publish(event("large", "x" * (2 * QUEUE_BYTES_MAX)))
+    await bus.drained()
+    assert seen == [2 * QUEUE_BYTES_MAX]
+
+
+def test_many_empty_maps_weigh_what_they_take_in_memory_and_not_what_they_take_on_the_wire() -> None:
+    assert weigh([{} for _ in range(10_000)]) > 10_000 * 64
+    assert weigh("x" * 10_000) < 11_000
+    assert weigh({"a": [1, 2.5, None, True]}) < 500
+
+
+def test_weighing_stops_where_the_limit_is_passed() -> None:
+    itself: list[object] = []
+    itself += [itself, itself]
+    assert weigh(itself, limit_bytes=1000) > 1000

@@ -24,6 +24,10 @@ from cardcage.supervise import PluginState
 
 _EVENT_NAME: Final = re.compile(EVENT_NAME_PATTERN)
 _HOST_EVENTS: Final = ("plugin.", "cardcage.", "host.")
+_PATTERN: Final = re.compile(r"[A-Za-z0-9_.:/*?!\[\]-]{1,256}")
+
+PATTERNS_MAX: Final = 64
+"""Event patterns of one instance: every event is held against all of them, and each keeps a queue. `*` is one."""
 
 __all__ = ["Broker", "HookOutcome", "HookStep", "InstanceHealth", "Outcome", "Tool"]
 
@@ -225,10 +229,22 @@ class Broker:
         """Subscribe an instance to the patterns that its code declares; replaces what it had before."""
         self.bus.unsubscribe_owner(instance.id)
         for pattern in instance.description.events if instance.description else ():
-            self.subscribe_instance(instance, pattern)
+            try:
+                self.subscribe_instance(instance, pattern)
+            except Misuse as error:
+                instance.logbook.note("error", error.message)
+                return
 
     def subscribe_instance(self, instance: Instance, pattern: str) -> None:
-        """Deliver matching events to a plugin through its `handle_event`, in order, one at a time."""
+        """Deliver matching events to a plugin through its `handle_event`, in order, one at a time.
+
+        Raises `Misuse` for what is no pattern, and for one too many. A pattern that it has already is not added again:
+        a plugin that was restarted asks for its events anew.
+        """
+        patterns = self.bus.patterns(instance.id)
+        if isinstance(pattern, str) and pattern in patterns:  # pyright: ignore[reportUnnecessaryIsInstance]
+            return
+        _check_pattern(instance, pattern, len(patterns))
 
         async def deliver(event: Event) -> None:
             if event.source == instance.id or instance.state is not PluginState.ACTIVE:
@@ -264,6 +280,23 @@ class Broker:
         ]
         local: list[Provider] = list(self._local.get(point.ref, ()))
         return sorted([*walled, *local], key=lambda provider: (provider.priority, provider.info.instance))
+
+
+def _check_pattern(instance: Instance, pattern: object, held: int) -> None:
+    label = instance.blueprint.label
+    if not isinstance(pattern, str) or not _PATTERN.fullmatch(pattern):
+        raise Misuse(
+            f"{label} cannot subscribe to {str(pattern)[:100]!r}: expected a pattern of event names such as cost.*",
+            code="invalid_params",
+            plugin=instance.blueprint.plugin,
+        )
+    if held >= PATTERNS_MAX:
+        raise Misuse(
+            f"{label} cannot subscribe to {pattern!r}: it has {held} patterns already, the most for one instance",
+            code="invalid_params",
+            hint="a pattern may match many events: cost.*",
+            plugin=instance.blueprint.plugin,
+        )
 
 
 def _callable_now(instance: Instance) -> bool:
