@@ -15,7 +15,14 @@ import msgspec
 from cardcage.channel.calls import Waiting, WaitingCalls
 from cardcage.channel.driver import Driver
 from cardcage.channel.handler import ChannelHandler, CloseReason
-from cardcage.channel.limits import ERROR_DATA_BYTES_MAX, IN_PLACE_PAUSE, IN_PLACE_RUN, ChannelLimits
+from cardcage.channel.limits import (
+    ERROR_DATA_BYTES_MAX,
+    EVENT_BYTES_MAX,
+    IN_PLACE_PAUSE,
+    IN_PLACE_RUN,
+    LOG_FIELDS_BYTES_MAX,
+    ChannelLimits,
+)
 from cardcage.channel.peer import Peer, plain
 from cardcage.channel.serving import Serving
 from cardcage.channel.streams import Inbox, Stream
@@ -362,6 +369,10 @@ class Channel:
         self._serving.cancel(message.id)
 
     def _on_event(self, message: Event) -> None:
+        size = memoryview(message.data).nbytes
+        if size > EVENT_BYTES_MAX:
+            self._note(f"event {message.name} was dropped: it has {size} bytes, and {EVENT_BYTES_MAX} are allowed")
+            return
         self._hand_on(f"event {message.name}", message.data, lambda data: self._handler.on_event(message.name, data))
 
     def _on_log(self, message: Log) -> None:
@@ -370,7 +381,15 @@ class Channel:
                 raise msgspec.ValidationError(f"Expected `object | null`, got `{type(fields).__name__}`")
             self._handler.on_log(message.level, message.message, fields)  # pyright: ignore[reportUnknownArgumentType]
 
+        size = memoryview(message.fields).nbytes
+        if size > LOG_FIELDS_BYTES_MAX:
+            self._handler.on_log(message.level, message.message, {"dropped": f"fields of {size} bytes"})
+            return
         self._hand_on("log", message.fields, take)
+
+    def _note(self, text: str) -> None:
+        """Tell of what was not taken where the plugin's own messages are read: bounded, as those are."""
+        self._handler.on_log("warning", text, None)
 
     def _on_metric(self, message: Metric) -> None:
         try:
@@ -450,6 +469,7 @@ class Channel:
                 self._handler,
                 self.who,
                 limit=self._limits.serving,
+                limit_bytes=self._limits.serving_bytes,
                 write=self._driver.write,
                 writable=self._driver.writable,
             )
@@ -472,6 +492,7 @@ class Channel:
         self._serving.end()
         if not self._opened.done():
             self._opened.set_exception(self._ended("a hello"))
+            self._opened.exception()  # Seen: who opens may have been cancelled, and nobody waits then.
         self._closed.set_result(reason)
 
     def _ended(self, method: str) -> CardcageError:

@@ -26,6 +26,13 @@ further one twice as many, and every answer in place halves that: another proces
 ERROR_DATA_BYTES_MAX: Final = 64 * 1024
 """Facts that come with a plugin's error and are kept: a traceback and some values. Longer ones are dropped."""
 
+EVENT_BYTES_MAX: Final = 1024 * 1024
+"""Data of an event that a plugin publishes. An event is a fact and goes to many; longer ones are dropped and told of.
+Decoded, data may take ninety times its length in memory: empty maps do."""
+
+LOG_FIELDS_BYTES_MAX: Final = 64 * 1024
+"""Fields of one log message; a line is cut at 8 KiB, and longer fields are dropped."""
+
 STREAM_WINDOW_ITEMS: Final = 64
 """Items of a stream that may be on their way. At 10 us an item and 300 us for a sleeping host to answer with credit, 32
 keep a plugin busy; twice that leaves room while credit is given for half a window at a time."""
@@ -37,6 +44,10 @@ class ChannelLimits:
 
     serving: int = 128
     """Calls of the plugin that the host runs at once; a further one is answered `unavailable`."""
+
+    serving_bytes: int = 32 * 1024 * 1024
+    """Arguments of those calls together, as they were sent; a call that would pass it is answered `unavailable`. Two of
+    the longest frames fit, and a single one always does."""
 
     write_soft_bytes: int = 1024 * 1024
     """Unsent bytes above which calls wait: a slow reader holds up its callers, not our memory."""

@@ -27,6 +27,7 @@ class Serving:
         who: Peer,
         *,
         limit: int,
+        limit_bytes: int,
         write: Callable[[bytes], None],
         writable: Callable[[], Coroutine[Any, Any, None]],
     ) -> None:
@@ -34,6 +35,8 @@ class Serving:
         self._handler = handler
         self._who = who
         self._limit = limit
+        self._limit_bytes = limit_bytes
+        self._bytes = 0
         self._write = write
         self._writable = writable
         self._tasks: dict[int, asyncio.Task[None]] = {}
@@ -44,9 +47,12 @@ class Serving:
             self._refuse(call, "the host is closing the connection")
         elif len(self._tasks) >= self._limit:
             self._refuse(call, f"the host runs {self._limit} calls of this plugin already, the most at once")
+        elif self._bytes and self._bytes + _size(call) > self._limit_bytes:
+            self._refuse(call, f"the host holds {self._bytes} bytes of arguments of this plugin's calls already")
         else:
             task = asyncio.get_running_loop().create_task(self._run(call), name=f"{self._who} calls {call.method}")
             self._tasks[call.id] = task
+            self._bytes += _size(call)
             task.add_done_callback(lambda _: self._done(call))
 
     def cancel(self, call_id: int) -> None:
@@ -78,6 +84,7 @@ class Serving:
     def _done(self, call: Call) -> None:
         # Here and not in `_run`: a task that is cancelled before its first step never enters its body.
         del self._tasks[call.id]
+        self._bytes -= _size(call)
         self._answer_error(call, "cancelled", f"{call.method} was cancelled")
 
     async def _value(self, call: Call) -> Any:
@@ -106,6 +113,10 @@ class Serving:
 
     def _refuse(self, call: Call, why: str) -> None:
         self._answer_error(call, "unavailable", f"{call.method} was not begun: {why}")
+
+
+def _size(call: Call) -> int:
+    return memoryview(call.args).nbytes
 
 
 def _code_of(error: CardcageError) -> str:
