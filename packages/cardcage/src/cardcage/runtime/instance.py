@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from cardcage.foundation.clock import Clock
 from cardcage.foundation.errors import CardcageError, Misuse, PluginFault, Unavailable
@@ -22,6 +22,10 @@ from cardcage.runtime.logbook import LogBook
 from cardcage.sandbox.report import EnforcementReport
 from cardcage.supervise import LifecycleAction as Action
 from cardcage.supervise import PluginState, RestartHistory, StepAction, next_step, transition
+from cardcage.trust import confirm_digest
+
+HANG_UP_S: Final = 1.0
+"""How long a process may take to end once its connection is lost; one that crashed has ended already."""
 
 
 class InstanceHost(Protocol):
@@ -159,25 +163,42 @@ class Instance:
     async def unload(self) -> None:
         """End the process in order: stop where it is active, clean up, goodbye, and a kill if it takes too long.
 
-        The state is UNLOADED afterwards in every case; a plugin that fails while it is being stopped is logged.
+        The state is UNLOADED afterwards in every case; a plugin that fails while it is being stopped is logged, and
+        cancelling this kills it.
         """
         self._wanted = PluginState.UNLOADED
         async with self._lock:
             if self.state is PluginState.UNLOADED:
                 return
-            live, answers = self._live, True
+            live = self._live
             if live is not None:
                 live.ending = True
-                answers = await self._wind_down(live)
-            elif self.state is PluginState.ACTIVE:
-                self._enter(Action.STOP)
-            self._enter(Action.UNLOAD)
-            if live is not None:
-                patience_s = self.blueprint.policy.stop_timeout_s if answers else 0
-                await close_live(self._runner, live, timeout_s=patience_s)
+            try:
+                await self._take_down(live)
+            except BaseException:
+                # Whoever gives up waiting has no time for a farewell: the process ends all the same.
+                if live is not None:
+                    await close_live(self._runner, live, timeout_s=0)
+                raise
+            finally:
                 self._live = None
-            self._enter(Action.FINISH_UNLOAD)
+                self._enter_unloaded()
             self._tell("plugin.unloaded")
+
+    async def _take_down(self, live: Live | None) -> None:
+        if live is None:
+            return
+        answers = await self._wind_down(live)
+        self._enter(Action.UNLOAD)
+        await close_live(self._runner, live, timeout_s=self.blueprint.policy.stop_timeout_s if answers else 0)
+
+    def _enter_unloaded(self) -> None:
+        """From whichever state an unloading has reached to its end."""
+        if self.state is PluginState.ACTIVE:
+            self._enter(Action.STOP)
+        if self.state is not PluginState.UNLOADING:
+            self._enter(Action.UNLOAD)
+        self._enter(Action.FINISH_UNLOAD)
 
     async def aclose(self) -> None:
         """Unload, and end every task that this instance owns."""
@@ -285,17 +306,20 @@ class Instance:
         try:
             live = await open_live(self.blueprint, self._runner, self, self.logbook, began_s)
         except BaseException as error:
-            self._enter(Action.FAIL)
-            if isinstance(error, CardcageError):
-                self.error = error
-                self.logbook.note("error", error.message)
-                self._tell("plugin.failed", error=error.to_json())
+            self._not_opened(error)
             raise
         self._live = live
         self._noticed.clear()
         self._enter(Action.FINISH_LOAD)
         self._own(asyncio.create_task(self._watch(live), name=f"watch {self.id}"))
         self._tell("plugin.loaded", pid=live.process.pid, load_s=self._clock.monotonic_s() - began_s)
+
+    def _not_opened(self, error: BaseException) -> None:
+        self._enter(Action.FAIL)
+        if isinstance(error, CardcageError):
+            self.error = error
+            self.logbook.note("error", error.message)
+            self._tell("plugin.failed", error=error.to_json())
 
     async def _start(self) -> None:
         live = self._need_live(Action.START)
@@ -414,6 +438,11 @@ class Instance:
     async def _revive(self, wanted: PluginState) -> None:
         for action in (Action.UNLOAD, Action.FINISH_UNLOAD, Action.LOAD):
             self._enter(action)
+        try:
+            await self._confirm_bytes()
+        except BaseException as error:
+            self._not_opened(error)
+            raise
         await self._open()
         if wanted is not PluginState.LOADED:
             await self._start()
@@ -422,6 +451,16 @@ class Instance:
             await lifecycle(self.blueprint, self._live.channel, "stop", self.blueprint.policy.stop_timeout_s)
             self._enter(Action.STOP)
             self._wanted = wanted
+
+    async def _confirm_bytes(self) -> None:
+        """The first start was planned just after the package was read; a later one may find another there."""
+        await asyncio.to_thread(
+            confirm_digest,
+            self.blueprint.spec.package_dir,
+            self.blueprint.digest,
+            plugin=self.blueprint.plugin,
+            version=self.blueprint.version,
+        )
 
     async def _await_active(self, timeout_s: float) -> Live:
         """The live process, waited for where a restart is under way."""
@@ -461,12 +500,27 @@ class Instance:
         """The fault itself, or, where only the connection is known to be lost, how the process ended."""
         if fault.code != "connection_lost":
             return fault
-        exit_ = await self._runner.wait(live.process)
+        exit_ = await self._last_status(live)
         if live.killed_for:
             return self._fault(f"{self.blueprint.label} {live.killed_for}", "hung", method=method)
         if exit_.reason is ExitReason.STOPPED and live.ending:
             return self._fault(f"{self.blueprint.label} was stopped during {method}()", "stopped", method=method)
         return died(self.blueprint, exit_, f"during {method}()")
+
+    async def _last_status(self, live: Live) -> Exit:
+        """How a process that hung up has ended; one that goes on without its connection is killed.
+
+        Whoever waits here may hold the lock, so that nobody else could.
+        """
+        waiting = asyncio.ensure_future(self._runner.wait(live.process))
+        try:
+            done, _ = await asyncio.wait({waiting}, timeout=HANG_UP_S)
+            if not done and not live.ending:  # where the host is ending it, that has a bound of its own
+                live.killed_for = live.killed_for or "hung up and went on running, so it was killed"
+                self._runner.kill(live.process)
+            return await waiting
+        finally:
+            waiting.cancel()
 
     async def _kill_if_hung(self, live: Live) -> None:
         """After a missed deadline: a plugin that does not even answer a ping in the grace is hung, and is killed."""
