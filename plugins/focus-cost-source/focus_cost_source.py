@@ -22,8 +22,18 @@ from cardcage_finops.focus import COSTS, MANDATORY, canonical_name, kind_of, ver
 from cardcage_finops.interfaces import CostSourcePlugin
 from cardcage_finops.models import BillProfile, ChargeBatch, RowIssue
 
-NEEDED = ("BilledCost", "BillingCurrency", "ChargePeriodStart", "ServiceName")
+NEEDED = ("BilledCost", "ChargePeriodStart")
 """Without one of these there is no analysis, and nothing they could be derived from."""
+
+DISTINCT = (*NEEDED, "BillingCurrency", "ServiceName")
+"""Columns that say what a row is; where one stands there twice nobody can say which counts."""
+
+ABSENT = {
+    "BillingCurrency": "amounts are kept under XXX, no currency",
+    "ServiceName": "the totals by service are under one key, no service",
+}
+"""What becomes of a bill that lacks the column altogether; a row that lacks the value in a bill that has it is refused
+for the first and counted under no service for the second."""
 
 DERIVED = {
     "EffectiveCost": "BilledCost",
@@ -91,7 +101,7 @@ class Layout:
             return
         if name not in self.found:
             self.found[name] = index
-        elif header[self.found[name]] == written and name in (*VITAL, *NEEDED):
+        elif header[self.found[name]] == written and name in (*VITAL, *DISTINCT):
             places = f"{self.found[name] + 1} and {index + 1}"
             raise BillError(f'the bill "{path}" has the column "{written}" twice (columns {places}): which one counts?')
         else:
@@ -110,7 +120,8 @@ class Layout:
                 self.derived[name] = source
                 self._say(name, "missing_column", f"column {name} is missing and was taken as {source}", "corrected")
         for name in sorted(MANDATORY - set(self.found) - set(DERIVED)):
-            self._say(name, "missing_column", f"column {name} is missing and was left empty", "corrected")
+            became = ABSENT.get(name, "it was left empty")
+            self._say(name, "missing_column", f"column {name} is missing: {became}", "corrected")
 
     def _say(self, column: str, code: str, message: str, action: Any) -> None:
         self.issues.append(RowIssue(row=0, column=column, code=code, message=message, action=action))
@@ -133,10 +144,12 @@ class Reader:
             if name in self.layout.found:
                 checked[name] = self._column(ledger, rows, name)
         self._mend_costs(ledger, checked)
-        currency = checked["BillingCurrency"] = self._column(ledger, rows, "BillingCurrency")
-        for name in ("BilledCost", "ChargePeriodStart", "BillingCurrency"):
+        for name in ("BilledCost", "ChargePeriodStart"):
             require(ledger, name, checked[name])
-        self._note_currencies(ledger, currency)
+        if "BillingCurrency" in self.layout.found:
+            currency = checked["BillingCurrency"] = self._column(ledger, rows, "BillingCurrency")
+            require(ledger, "BillingCurrency", currency)
+            self._note_currencies(ledger, currency)
         self._note_negative_usage(ledger, rows, checked["BilledCost"])
         for name in self.asked:
             if name not in checked:

@@ -254,7 +254,17 @@ def test_the_exact_header_counts_where_a_variant_stands_beside_it(read: Reader, 
     assert [one.code for one in read.source(path).probe().issues] == ["duplicate_column"]
 
 
-@pytest.mark.parametrize("column", ["BilledCost", "BillingCurrency", "ChargePeriodStart", "ServiceName"])
+@pytest.mark.parametrize("column", ["BillingCurrency", "ServiceName"])
+def test_a_bill_without_currencies_or_services_is_read_and_says_so(read: Reader, bills: Bills, column: str) -> None:
+    path = bills.write(bills.text({}, {}, drop=(column,)))
+    (batch,) = read(path, ["BilledCost", column])
+    assert (batch.taken, batch.refused, batch.columns[column]) == (2, 0, [None, None])
+    profile = read.source(path).probe()
+    assert column not in profile.columns
+    assert (0, column, "missing_column", "corrected") in told(profile.issues)
+
+
+@pytest.mark.parametrize("column", ["BilledCost", "ChargePeriodStart"])
 def test_a_column_that_nothing_stands_in_for_is_asked_for_by_name(read: Reader, bills: Bills, column: str) -> None:
     path = bills.write(bills.text({}, drop=(column,)))
     for attempt in (read.source(path).probe, lambda: read(path)):
@@ -307,7 +317,7 @@ def test_e_mail_addresses_in_tags_pass_unchanged(read: Reader, bills: Bills) -> 
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [("", "is empty"), ("\n\n", "is empty"), ("just words\n", "has no column BilledCost and no BillingCurrency")],
+    [("", "is empty"), ("\n\n", "is empty"), ("just words\n", "has no column BilledCost and no ChargePeriodStart")],
 )
 def test_what_is_no_bill_is_refused_in_one_sentence(read: Reader, bills: Bills, content: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
