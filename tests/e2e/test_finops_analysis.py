@@ -89,6 +89,25 @@ async def test_an_analysis_that_is_cancelled_leaves_no_instance_behind(manager: 
     assert manager.list_instances() == []
 
 
+@pytest.mark.parametrize("change", ["grows", "goes"])
+async def test_a_bill_that_changes_while_it_is_read_is_an_error(
+    manager: PluginManager, bill: Path, change: str
+) -> None:
+    class Meddler:
+        def stage(self, name: str) -> None:
+            if name == "reading the bill" and change == "grows":
+                bill.write_text(bill.read_text() + bill.read_text().splitlines()[-1] + "\n")
+
+        def advance(self, done: float, rows: int) -> None:
+            if change == "goes":
+                bill.unlink(missing_ok=True)
+
+    with pytest.raises(CardcageError) as caught:
+        await analyze(manager, AnalysisRequest(bill=bill), Meddler())
+    assert caught.value.code == "bill_changed"
+    assert manager.list_instances() == []
+
+
 SOURCES = {
     "counts that do not add up": (
         "yield ChargeBatch(columns={'BilledCost': ['1']}, first_row=1, read=9, taken=1, done=1.0)",

@@ -11,7 +11,8 @@ BREACHED: Final = 5
 
 EPILOG: Final = (
     "Exit status: 0 done; 1 a plugin failed (the report says which, and holds what the others found); 2 the command "
-    "line or the bill is wrong; 3 a policy of the host said no; 5 a policy is breached and --fail-on asked to be told."
+    "line or the bill is wrong; 3 a policy of the host said no; 4 the bill changed while it was read; 5 a "
+    "policy is breached and --fail-on asked to be told."
 )
 
 FAILED: Final = int(ExitCode.FAILED)

@@ -49,7 +49,14 @@ from cardcage_finops.pipeline.crew import Crew, Member
 from cardcage_finops.pipeline.grants import capability_grants, fitted_config
 from cardcage_finops.pipeline.ledger import AMOUNT_COLUMNS, KEY_COLUMNS, RESOURCE_COLUMNS, Ledger
 from cardcage_finops.pipeline.message import notification
-from cardcage_finops.pipeline.request import AnalysisRequest, NotifyTarget, file_sha256, make_target_file
+from cardcage_finops.pipeline.request import (
+    AnalysisRequest,
+    NotifyTarget,
+    changed_bill,
+    file_sha256,
+    file_state,
+    make_target_file,
+)
 from cardcage_finops.pipeline.resources import cloud_resources, with_metrics
 from cardcage_finops.pipeline.result import Analysis, Bill, Notice, Recommendation
 from cardcage_finops.pipeline.series import analysis_context, service_account_costs
@@ -136,9 +143,10 @@ class _Run:
 
     async def read_bill(self) -> Bill:
         self.progress.stage("looking at the bill")
+        path = self.request.bill
+        before = file_state(path)
         source, profile = await self.choose_source()
         assert source.proxy is not None
-        path = self.request.bill
         self.ledger.issues.extend(profile.issues)
         wanted = [name for name in COLUMNS if not profile.columns or name in profile.columns]
         self.progress.stage("reading the bill")
@@ -149,10 +157,15 @@ class _Run:
                 raise _failed(source, source.refuse(f"sent a batch that is not one: {error}")) from error
             self.progress.advance(batch.done, self.ledger.rows.read)
         self.ledger.forget_amounts()
+        if before is None or file_state(path) != before:
+            raise changed_bill(path)
+        digest = await asyncio.to_thread(file_sha256, path)
+        if file_state(path) != before:
+            raise changed_bill(path)
         return Bill(
             name=path.name,
-            size_bytes=path.stat().st_size,
-            sha256=await asyncio.to_thread(file_sha256, path),
+            size_bytes=before[2],
+            sha256=digest,
             format=profile.format,
             version=profile.version,
             source=source.name,

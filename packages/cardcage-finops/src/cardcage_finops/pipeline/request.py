@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
-from cardcage.foundation.errors import Misuse
+from cardcage.foundation.errors import Misuse, Unavailable
 from cardcage_finops.models import Budget
 from cardcage_finops.pipeline.amounts import DIGITS_BEFORE_POINT_MAX, is_amount
 
@@ -108,6 +108,24 @@ def file_sha256(path: Path) -> str:
         while chunk := stream.read(_HASH_CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def file_state(path: Path) -> tuple[int, int, int, int] | None:
+    """What changes when a file is written to or another takes its place; None where it is gone."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def changed_bill(path: Path) -> Unavailable:
+    """The error for a bill that was not one and the same file from the first byte to the last."""
+    return Unavailable(
+        f'the bill "{path.name}" changed while it was being read, so that its totals are nobody\'s',
+        code="bill_changed",
+        hint="wait until it is written, or analyse a copy",
+    )
 
 
 def make_target_file(target: NotifyTarget) -> None:
