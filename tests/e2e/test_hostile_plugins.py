@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cardcage import PluginFault, PluginManager, Unavailable
+from cardcage import CardcageError, PluginFault, PluginManager, Unavailable
 from cardcage.runtime import RuntimePolicy
 from cardcage.supervise import PluginState, RestartPolicy
 
@@ -121,3 +121,23 @@ async def test_a_package_that_was_changed_is_not_what_a_crashed_plugin_is_restar
             await manager.call("mortal", "die")
         with pytest.raises(Unavailable, match=r'plugin "mortal" 1\.0\.0 was changed after it was verified'):
             await manager.call("mortal", "who")
+
+
+SCHEMER = """
+    from cardcage_sdk import Plugin
+
+    class Main(Plugin):
+        def get_config_schema(self):
+            values = [{"a": number} for number in range(3000)]
+            rules = [{"items": {"type": "object"}} for _ in range(2000)]
+            return {"type": "object", "properties": {"y": {"default": values, "uniqueItems": True, "allOf": rules}}}
+"""
+
+
+async def test_a_config_schema_made_to_take_for_ever_ends_as_a_fault(
+    write_plugin: WritePlugin, plugins_dir: Path, state_dir: Path
+) -> None:
+    write_plugin("schemer", SCHEMER)
+    async with PluginManager(plugin_paths=[plugins_dir], state_dir=state_dir, auto_start=False) as manager:
+        with pytest.raises(CardcageError, match=r'plugin "schemer" 1\.0\.0 .* takes more than 100000 steps'):
+            await manager.start_plugin("schemer")

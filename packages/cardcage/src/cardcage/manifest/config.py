@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, cast
 
@@ -15,7 +15,7 @@ from jsonschema import Draft202012Validator, validators
 from jsonschema.exceptions import ValidationError
 
 from cardcage.foundation.errors import Fault, InvalidDocument
-from cardcage.manifest.config_schema import look_up, normalise_config_schema
+from cardcage.manifest.config_schema import look_up, normalise_config_schema, unique_items
 from cardcage.manifest.document import FAULTS_MAX, child_path
 from cardcage.manifest.gather import describe, did_you_mean
 from cardcage.manifest.model import Manifest
@@ -27,6 +27,10 @@ _REFERENCES_MAX: Final = 20
 _TOO_LONG: Final = f"at most {TEXT_CHARS_MAX} characters where a pattern is asked for"
 REFERENCES_FOLLOWED_MAX: Final = 20_000
 """References followed while one configuration is judged; honest schemas need a few for each of its values."""
+STEPS_MAX: Final = 100_000
+"""Steps while one configuration is judged, some 10 us each: a keyword, or a member that it looks at."""
+SCHEMA_CHARS_MAX: Final = 256 * 1024
+"""A schema's length as JSON: that of a whole manifest."""
 _HIDDEN: Final = "a value that is not shown"
 
 
@@ -43,7 +47,7 @@ def validate_config(schema: Mapping[str, Any], config: Mapping[str, Any] | None,
     faults: list[Fault] = []
     try:
         _fill_defaults(schema, schema, filled)
-        _followed.set(itertools.count(1))
+        _budget.set(_Budget())
         for error in _FrugalValidator(schema).iter_errors(filled):
             faults += _faults_of(error)
             if len(faults) >= FAULTS_MAX:
@@ -53,6 +57,8 @@ def validate_config(schema: Mapping[str, Any], config: Mapping[str, Any] | None,
     except _TooManyReferences:
         message = f"the schema follows more than {REFERENCES_FOLLOWED_MAX} references to judge this configuration"
         faults = [Fault(path="", message=message)]
+    except _TooManySteps:
+        faults = [Fault(path="", message=f"the schema takes more than {STEPS_MAX} steps to judge this configuration")]
     if faults:
         raise InvalidDocument(subject, sorted(set(faults), key=str)[:FAULTS_MAX], code="config_invalid")
     return filled
@@ -62,20 +68,43 @@ class _TooManyReferences(Exception):  # control flow inside this module
     """The budget of references is spent."""
 
 
-_followed: ContextVar[Iterator[int]] = ContextVar("_followed")
-"""Counts the references followed by the check that is under way."""
+class _TooManySteps(Exception):  # control flow inside this module
+    """The budget of steps is spent."""
 
 
-def _counted(keyword: str) -> Any:
-    """What follows a reference, with a budget: two in each of thirty definitions make a thousand million."""
-    follow: Any = Draft202012Validator.VALIDATORS[keyword]
+@dataclass(slots=True)
+class _Budget:
+    """What the check that is under way has used up."""
 
-    def check(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
-        if next(_followed.get()) > REFERENCES_FOLLOWED_MAX:
-            raise _TooManyReferences
-        yield from follow(validator, value, instance, schema)
+    references: int = 0
+    steps: int = 0
 
-    return check
+    def spend(self, keyword: str, value: Any, instance: Any) -> None:
+        if keyword in ("$ref", "$dynamicRef"):
+            self.references += 1
+            if self.references > REFERENCES_FOLLOWED_MAX:
+                raise _TooManyReferences
+        members, among = _length(instance), _length(value)
+        self.steps += 1 + (among * (1 + members) if keyword == "enum" else among + members)
+        if self.steps > STEPS_MAX:
+            raise _TooManySteps
+
+
+def _length(value: Any) -> int:
+    return len(cast("list[Any]", value)) if isinstance(value, list | dict) else 0
+
+
+_budget: ContextVar[_Budget] = ContextVar("_budget")
+
+
+def _counted(keyword: str, check: Any) -> Any:
+    """A keyword with a budget: two references in each of thirty definitions make a thousand million."""
+
+    def counted(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
+        _budget.get().spend(keyword, value, instance)
+        yield from check(validator, value, instance, schema) or ()
+
+    return counted
 
 
 def _short_enough(validator: Any, pattern: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
@@ -88,13 +117,25 @@ def _short_enough(validator: Any, pattern: Any, instance: Any, schema: Any) -> I
 
 
 _FrugalValidator: Any = cast(Any, validators).extend(
-    Draft202012Validator, {word: _counted(word) for word in ("$ref", "$dynamicRef")} | {"pattern": _short_enough}
+    Draft202012Validator,
+    {
+        word: _counted(word, check)
+        for word, check in {
+            **cast("dict[str, Any]", Draft202012Validator.VALIDATORS),
+            "pattern": _short_enough,
+            "uniqueItems": unique_items,
+        }.items()
+    },
 )
 
 
 @lru_cache(maxsize=256)
 def _usable(schema_text: str, subject: str) -> dict[str, Any] | None:
     """The schema, checked and normalised: code may hand in one that no manifest ever showed."""
+    if len(schema_text) > SCHEMA_CHARS_MAX:
+        found = f"expected at most {SCHEMA_CHARS_MAX} characters as JSON, found {len(schema_text)}"
+        fault = Fault(path="config_schema", message=found)
+        raise InvalidDocument(f"the schema of {subject}", [fault], code="config_schema_invalid")
     schema, faults = normalise_config_schema(json.loads(schema_text), "config_schema")
     if faults:
         raise InvalidDocument(f"the schema of {subject}", faults, code="config_schema_invalid")

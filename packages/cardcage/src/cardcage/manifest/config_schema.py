@@ -15,7 +15,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, cast
 
-from jsonschema import Draft7Validator, Draft202012Validator
+from jsonschema import Draft7Validator, Draft202012Validator, validators
+from jsonschema.exceptions import ValidationError
 
 from cardcage.foundation.errors import Fault
 from cardcage.manifest.document import child_path
@@ -152,9 +153,27 @@ def _checked(schema: dict[str, Any], path: str) -> tuple[dict[str, Any] | None, 
     return (None, faults) if faults else (schema, [])
 
 
+def unique_items(validator: Any, wanted: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
+    """`uniqueItems` in one pass: comparing each member with each other takes half a minute for 6,000 maps."""
+    if wanted is True and isinstance(instance, list):
+        members = cast(list[Any], instance)
+        if len({_hashable(member) for member in members}) < len(members):
+            yield ValidationError("has members that are equal", validator="uniqueItems")
+
+
+def _hashable(value: Any) -> Any:
+    """Equal for values that JSON Schema holds to be equal: 1 is 1.0, and neither is true."""
+    if isinstance(value, dict):
+        return frozenset((name, _hashable(member)) for name, member in cast(dict[str, Any], value).items())
+    if isinstance(value, list):
+        return tuple(map(_hashable, cast(list[Any], value)))
+    return (value, isinstance(value, bool))
+
+
 def _meta_faults(validator: type[Any], schema: Mapping[str, Any], path: str) -> list[Fault]:
     faults: list[Fault] = []
-    for error in validator(validator.META_SCHEMA).iter_errors(schema):
+    frugal = cast(Any, validators).extend(validator, {"uniqueItems": unique_items})
+    for error in frugal(validator.META_SCHEMA).iter_errors(schema):
         here = path
         for part in error.absolute_path:
             here = child_path(here, part)
