@@ -153,7 +153,7 @@ def test_stop_disables_and_start_enables(cli: Any, greeter: Path) -> None:
 
 def test_the_logs_of_earlier_runs_stay(cli: Any, greeter: Path) -> None:
     cli("plugin", "start", "greeter", "--config", '{"who": "Ada"}')
-    lines = [json.loads(line) for line in cli("plugin", "logs", "greeter", "--json").out.splitlines()]
+    lines = cli("plugin", "logs", "greeter", "--json").json
     said = {(line["source"], line["level"], line["text"]) for line in lines}
     assert ("stdout", "info", "hello from stdout") in said
     assert ("log", "warning", "ready for Ada") in said

@@ -185,10 +185,17 @@ def logs(
     state_dir: StateDir = None,
     as_json: Json = False,
 ) -> None:
-    """Show what a plugin said in its last runs: log messages, prints, and the host's notes. JSON is one line each."""
+    """Show what a plugin said in its last runs: log messages, prints, and the host's notes.
+
+    JSON is one list; with --follow it is one line each, without end.
+    """
     run(_view(name, state_dir))  # an unknown name is an error, not an empty log
     files = _log_files(state_dir)
-    for line in files.last(name, lines):
+    found = files.last(name, lines)
+    if as_json and not follow:
+        print_json(found)
+        return
+    for line in found:
         _print_line(line, as_json)
     if follow:
         for line in files.follow(name):
