@@ -7,7 +7,8 @@
 3. A day is out where it lies `deviations` yardsticks and `min_change` above the median of the last `window_days` normal
    days: spikes and steps.
 4. A day is out too where the median of its week lies as far above the normal days of at least three weeks before:
-   a drift, which drags a near baseline along. Its run begins where the rise had come half of the way.
+   a drift, which drags a near baseline along. Its run begins where the rise had come half of the way. A slower one is
+   held against the normal days of a quarter before, back to where the level was last learned anew.
 5. A run goes on at half of both thresholds against the level at its opening, so that a noisy day within a step does not
    cut it in two; after `RELEARN_DAYS` it is the new normal.
 
@@ -34,6 +35,10 @@ RELEARN_DAYS = 45
 SPIKE_DAYS = 3
 WEEK = 7
 DRIFT_LAG_DAYS = 21
+SLOW_LAG_DAYS = 90
+"""A quarter: a rise too slow to show within five weeks shows against the quarter before."""
+ORDINARY_GROWTH = 1.1
+"""A business grows; some 3 % a month on top of everything else is no anomaly."""
 LEAST_OLD_DAYS = 7
 DRIFT_GROWTH = 1.6
 """A run is a drift where the excess of its last third is so many times that of its first."""
@@ -84,6 +89,7 @@ class _Scan:
         self.free = [value / factor for value, factor in zip(values, season, strict=True)]
         self.noise = [abs(value - level) for value, level in zip(self.free, week_medians(self.free), strict=True)]
         self.normal = list(range(MIN_HISTORY_DAYS))
+        self.learned_from = 0
         self.level = 0.0
         self.deviation = 0.0
 
@@ -98,6 +104,7 @@ class _Scan:
                 found.append(self._run(open_run))
                 if len(open_run) >= RELEARN_DAYS:
                     self.normal.extend(open_run)
+                    self.learned_from = open_run[0]
                 open_run = []
             open_run = self._opening(day)
             if not open_run:
@@ -117,9 +124,16 @@ class _Scan:
         if len(old) < LEAST_OLD_DAYS:
             return []
         level = median(self.free[index] for index in old)
-        if not self._out(median(self.free[day - WEEK + 1 : day + 1]), level, ease=1.0):
+        if self._week_out(day, level):
+            return self._drift(day, level)
+        older = [index for index in self.normal if self.learned_from <= index <= day - SLOW_LAG_DAYS]
+        if len(older) < self.settings.window_days:
             return []
-        return self._drift(day, level)
+        level = median(self.free[index] for index in older[-self.settings.window_days :])
+        return self._drift(day, level) if self._week_out(day, level * ORDINARY_GROWTH) else []
+
+    def _week_out(self, day: int, level: float) -> bool:
+        return self._out(median(self.free[day - WEEK + 1 : day + 1]), level, ease=1.0)
 
     def _drift(self, day: int, level: float) -> list[int]:
         self.level = level

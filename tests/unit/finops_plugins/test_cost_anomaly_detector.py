@@ -78,6 +78,20 @@ def test_a_slow_drift_is_found_though_no_day_stands_out(detect: Detect) -> None:
     assert detect(amounts, method="daily_rule") == []
 
 
+def test_a_rise_of_months_is_found_and_ordinary_growth_is_not(detect: Detect) -> None:
+    rng = Random(5)
+    noise = [1 + 0.06 * (rng.random() - 0.5) for _ in range(365)]
+    rising = [100 * (1 + 0.0055 * max(0, day - 150)) * factor for day, factor in enumerate(noise)]
+    growing = [100 * 1.001**day * factor for day, factor in enumerate(noise)]
+    (first, *_) = sorted(detect(rising), key=lambda one: one.first_day)
+    assert first.first_day > "2025-06-05"
+    assert detect(growing) == []
+
+
+def test_a_step_that_was_learned_is_not_told_again_a_quarter_later(detect: Detect) -> None:
+    assert [one.kind for one in detect([*noisy(150), *noisy(215, level=160, seed=2)])] == ["step"]
+
+
 def test_weekends_are_no_anomaly_but_the_daily_rule_cries_every_monday(detect: Detect) -> None:
     amounts = noisy(56, weekend=0.4)
     assert detect(amounts) == []
