@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cardcage.foundation.errors import InvalidDocument
-from cardcage.manifest import normalise_config_schema, validate_config
+from cardcage.manifest import check_metadata, normalise_config_schema, parse_manifest, validate_config
 
 
 def schema_of(**properties: Any) -> dict[str, Any]:
@@ -69,3 +69,27 @@ def test_a_schema_longer_than_a_manifest_is_refused_before_it_is_checked() -> No
     with pytest.raises(InvalidDocument, match="expected at most 262144 characters") as caught:
         validate_config(schema_of(y={"enum": ["x" * 300_000]}), {}, subject="the config")
     assert caught.value.code == "config_schema_invalid"
+
+
+def test_defaults_that_multiply_by_references_are_given_up_before_they_fill_the_memory() -> None:
+    def level(number: int) -> dict[str, Any]:
+        below = {"$ref": f"#/$defs/level{number + 1}"}
+        return {"type": "object", "default": {}, "properties": {"left": below, "right": below}}
+
+    levels = {f"level{number}": level(number) for number in range(40)}
+    levels["level40"] = {"type": "integer", "default": 1}
+    schema = {**schema_of(top={"$ref": "#/$defs/level0"}), "$defs": levels}
+    with pytest.raises(InvalidDocument, match="takes more than 100000 steps"):
+        validate_config(schema, {}, subject="the config")
+
+
+def test_a_large_default_that_is_copied_many_times_is_given_up() -> None:
+    large = {"type": "string", "default": "x" * 100_000}
+    items = {f"k{number}": {"$ref": "#/$defs/large"} for number in range(2000)}
+    with pytest.raises(InvalidDocument, match="takes more than 100000 steps"):
+        validate_config({**schema_of(**items), "$defs": {"large": large}}, {}, subject="the config")
+
+
+def test_metadata_with_countless_strange_dependencies_has_a_bounded_number_of_faults() -> None:
+    manifest = parse_manifest("name: sample\nversion: 1.0.0\nentrypoint: 'sample:Main'\n")
+    assert len(check_metadata(manifest, {"dependencies": [f"d{number}" for number in range(100_000)]})) == 100

@@ -46,8 +46,8 @@ def validate_config(schema: Mapping[str, Any], config: Mapping[str, Any] | None,
     filled = copy.deepcopy(dict(config or {}))
     faults: list[Fault] = []
     try:
-        _fill_defaults(schema, schema, filled)
         _budget.set(_Budget())
+        _fill_defaults(schema, schema, filled)
         for error in _FrugalValidator(schema).iter_errors(filled):
             faults += _faults_of(error)
             if len(faults) >= FAULTS_MAX:
@@ -85,7 +85,10 @@ class _Budget:
             if self.references > REFERENCES_FOLLOWED_MAX:
                 raise _TooManyReferences
         members, among = _length(instance), _length(value)
-        self.steps += 1 + (among * (1 + members) if keyword == "enum" else among + members)
+        self.take(1 + (among * (1 + members) if keyword == "enum" else among + members))
+
+    def take(self, steps: int) -> None:
+        self.steps += steps
         if self.steps > STEPS_MAX:
             raise _TooManySteps
 
@@ -156,6 +159,8 @@ def check_metadata(manifest: Manifest, metadata: Mapping[str, Any]) -> list[Faul
             )
     known = {dependency.name for dependency in manifest.dependencies}
     for text in metadata.get("dependencies") or ():
+        if len(faults) >= FAULTS_MAX:
+            break
         name = re.split(r"[\s=<>!^~@]", str(text).strip(), maxsplit=1)[0]
         if name not in known:
             message = (
@@ -165,8 +170,21 @@ def check_metadata(manifest: Manifest, metadata: Mapping[str, Any]) -> list[Faul
     return faults
 
 
+def _size(value: Any) -> int:
+    """About how many hundred bytes a default takes, its members counted one each."""
+    if isinstance(value, str):
+        return 1 + len(value) // 100
+    if isinstance(value, dict):
+        return 1 + sum(_size(name) + _size(member) for name, member in cast(dict[str, Any], value).items())
+    return 1 + sum(map(_size, cast(list[Any], value))) if isinstance(value, list) else 1
+
+
 def _fill_defaults(root: Mapping[str, Any], schema: Any, value: Any) -> None:
-    """Fill in the defaults of properties, at every depth that is there."""
+    """Fill in the defaults of properties, at every depth that is there.
+
+    Within the budget: two defaults at each of thirty levels of references would fill any memory.
+    """
+    _budget.get().take(1)
     schema = _resolve(root, schema)
     if isinstance(value, list):
         for member in cast(list[Any], value):
@@ -177,6 +195,7 @@ def _fill_defaults(root: Mapping[str, Any], schema: Any, value: Any) -> None:
     for name, member_schema in cast(dict[str, Any], properties).items() if isinstance(properties, dict) else ():
         resolved = _resolve(root, member_schema)
         if name not in members and "default" in resolved:
+            _budget.get().take(_size(resolved["default"]))
             members[name] = copy.deepcopy(resolved["default"])
         if name in members:
             _fill_defaults(root, resolved, members[name])
