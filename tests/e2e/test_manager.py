@@ -569,3 +569,23 @@ async def test_a_stream_may_take_longer_than_its_deadline_as_long_as_items_come(
             await follow()
         assert fault.value.code == "deadline_exceeded"
         assert seen == list(range(30))
+
+
+async def test_at_the_end_what_is_needed_stops_after_what_needs_it(
+    write_plugin: WritePlugin, plugins_dir: Path, state_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    code = """
+        from cardcage_sdk import Plugin
+
+        class Main(Plugin):
+            def stop(self):
+                self.logger.warning("stopping %s", self.context.plugin)
+                return True
+    """
+    write_plugin("base", code)
+    write_plugin("middle", code, manifest={"dependencies": ["base"]})
+    write_plugin("upper", code, manifest={"dependencies": ["middle", "base"], "priority": 1})
+    async with PluginManager(plugin_paths=[plugins_dir], state_dir=state_dir) as manager:
+        assert manager.problems() == []
+    stopped = [line for record in caplog.records if "stopping" in (line := record.getMessage())]
+    assert [line.split()[-1] for line in stopped] == ["upper", "middle", "base"]

@@ -1,7 +1,8 @@
 """The facade that embedders import."""
 
 from cardcage.broker import Event, HookOutcome, Outcome, PluginInfo
-from cardcage.manager.manager import PluginManager, UnconfinedWarning
+from cardcage.manager.live_instances import UnconfinedWarning
+from cardcage.manager.manager import PluginManager
 from cardcage.manager.views import PluginView, Problem
 
 __all__ = [

@@ -9,10 +9,8 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
-import random
-import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
@@ -21,36 +19,16 @@ from cardcage.broker.events import Callback
 from cardcage.contracts import extension_point_of, index_points
 from cardcage.contracts.pack import Pack
 from cardcage.foundation.errors import CardcageError, Misuse, Refused
-from cardcage.foundation.names import InstanceId
-from cardcage.launch.runner import Runner
-from cardcage.launch.unconfined import UnconfinedRunner
-from cardcage.launch.zygote import ZygoteRunner
 from cardcage.manager.home import Home, default_state_dir
+from cardcage.manager.live_instances import LiveInstances, warn_unconfined
 from cardcage.manager.packs import installed_packs
-from cardcage.manager.planning import (
-    PROCESS,
-    UNCONFINED,
-    Asked,
-    Planner,
-    ask,
-    parse_grants,
-    path_of,
-    provided_points,
-)
+from cardcage.manager.planning import PROCESS, UNCONFINED, Asked, Planner, parse_grants, path_of
+from cardcage.manager.roster import Roster
 from cardcage.manager.settings import HostSettings, read_settings
 from cardcage.manager.views import PluginView, Problem, view_of
-from cardcage.permissions import Grants
-from cardcage.registry import (
-    InstalledPlugin,
-    InstanceRecord,
-    PutInstance,
-    RemoveInstance,
-    Store,
-    instance_id,
-)
+from cardcage.registry import InstanceRecord, Store, instance_id
 from cardcage.registry.discovery import MemoryCache, discover
-from cardcage.registry.registration import prepare, register, unregister
-from cardcage.registry.resolve import Need, Node, Resolution, dependents, node_of, resolve
+from cardcage.registry.resolve import dependents
 from cardcage.runtime import Instance, InstanceHealth, LogLine, RuntimePolicy, SystemClock
 from cardcage.sandbox.mode import detect_mode
 from cardcage.sandbox.plan import SandboxPlan
@@ -58,13 +36,8 @@ from cardcage.sandbox.python_layout import find_python_layout
 from cardcage.sandbox.report import EnforcementReport, MachineReport
 from cardcage.storage import SqlStore
 from cardcage.supervise import PluginState
-from cardcage.trust import VerifiedRelease, verify
 
 T = TypeVar("T")
-
-
-class UnconfinedWarning(UserWarning):
-    """A plugin runs without walls because the operator asked for it."""
 
 
 class PluginManager:
@@ -105,11 +78,7 @@ class PluginManager:
         self._policy = policy or RuntimePolicy()
         self._clock = SystemClock()
         self._given_store = store
-        self._store: Store | None = store
-        self._planner: Planner | None = None
-        self._runners: dict[str, Runner] = {}
-        self._instances: dict[str, Instance] = {}
-        self._busy: dict[str, asyncio.Lock] = {}
+        self._open: _Open | None = None
         self._cache = MemoryCache()
         self._health_checks: asyncio.Task[None] | None = None
         self._problems: dict[str, Problem] = {}
@@ -122,7 +91,7 @@ class PluginManager:
 
     async def __aenter__(self) -> Self:
         try:
-            await self._open()
+            self._open = await self._begin()
             if self._paths:
                 await self.discover_plugins()
             if self._auto_start:
@@ -145,35 +114,37 @@ class PluginManager:
             self._health_checks.cancel()
             await asyncio.gather(self._health_checks, return_exceptions=True)
             self._health_checks = None
-        for group in self._stop_order():
-            await asyncio.gather(*(instance.aclose() for instance in group), return_exceptions=True)
-        self._instances.clear()
+        if self._open is not None:
+            await self._open.live.aclose()
         await self._broker.bus.aclose()
-        for runner in self._runners.values():
-            await runner.aclose()
-        self._runners.clear()
-        if self._store is not None and self._given_store is None:
-            self._store.close()
-            self._store = None
-        self._planner = None
+        if self._open is not None:
+            if self._given_store is None:
+                self._open.roster.store.close()
+            self._open = None
 
-    async def _open(self) -> None:
+    async def _begin(self) -> _Open:
         home = Home.open(self._state_dir or default_state_dir())
-        if self._store is None:
-            self._store = await asyncio.to_thread(SqlStore, home.registry)
         packs = self._given_packs if self._given_packs is not None else installed_packs()
-        self._planner = Planner(
+        points = index_points([*self._extension_points, *(point for pack in packs for point in pack.extension_points)])
+        planner = Planner(
             home=home,
             packs=packs,
-            points=index_points(
-                [*self._extension_points, *(point for pack in packs for point in pack.extension_points)]
-            ),
+            points=points,
             machine=_this_machine(),
             python=find_python_layout(),
             policy=self._policy,
         )
+        roster = Roster(
+            store=self._given_store or await asyncio.to_thread(SqlStore, home.registry),
+            settings=self._settings,
+            granted=self._granted,
+            planner=planner,
+            isolation=self._isolation,
+            clock=self._clock,
+        )
         if self._isolation == UNCONFINED:
-            self._warn_unconfined("every plugin")
+            warn_unconfined("every plugin")
+        return _Open(roster=roster, live=LiveInstances(roster, self._broker, self, self._clock))
 
     # plugins ------------------------------------------------------------------------------------------------------
 
@@ -192,13 +163,13 @@ class PluginManager:
                 each.package_dir,
                 Misuse(f'plugin "{each.name}" was found in {each.shadowed_by} first, so this one is passed over'),
             )
-        await asyncio.to_thread(self._register, found.releases)
+        await asyncio.to_thread(self._roster.register, found.releases)
         self._found = {release.manifest.name for release in found.releases}
         return [self.plugin_info(name) for name in sorted(self._found)]
 
     async def register_plugin(self, path: str | os.PathLike[str]) -> PluginView:
         """Verify one package and register it, or leave everything as it was and say why."""
-        return self.plugin_info(await self._register_path(path))
+        return self.plugin_info(await self._roster.register_path(path))
 
     async def load_plugin(self, plugin_name: str) -> bool:
         """Bring a plugin's default instance up to LOADED: process, walls, import, config, initialize.
@@ -206,66 +177,65 @@ class PluginManager:
         `plugin_name` is a registered plugin or the path of a package, which is registered first. True when it is
         loaded; every failure is an error that says what was expected and found.
         """
-        name = await self._known(plugin_name)
-        await self._load_instance(self._default_record(name))
+        name = await self._roster.known(plugin_name)
+        await self._live.load(self._roster.default_record(name))
         return True
 
     async def start_plugin(self, plugin_name: str) -> bool:
         """Start a plugin's default instance, what it depends on first; loads what is not loaded."""
-        name = await self._known(plugin_name)
-        resolution = self._resolution()
+        name = await self._roster.known(plugin_name)
+        resolution = self._roster.resolution()
         if name in resolution.problems:
             raise Refused(
                 f'plugin "{name}" cannot start: it {"; it ".join(resolution.problems[name])}',
                 code="dependencies_unmet",
                 plugin=name,
             )
-        for each in _needed_first(name, self._nodes(), resolution):
+        for each in self._roster.needed_first(name, resolution):
             await self.start_instance(each)
         return True
 
     async def stop_plugin(self, plugin_name: str) -> bool:
         """Take all instances of a plugin to INACTIVE, and first those of the plugins that depend on it."""
-        name = self._installed(plugin_name).name
-        for each in dependents(name, self._nodes()) or (name,):
-            for instance in self._instances_of(each):
+        name = self._roster.installed(plugin_name).name
+        for each in dependents(name, self._roster.nodes()) or (name,):
+            for instance in self._live.of(each):
                 if instance.state is PluginState.ACTIVE:
                     await self.stop_instance(instance.id)
         return True
 
     async def unload_plugin(self, plugin_name: str) -> bool:
         """End every process of a plugin, after those of the plugins that depend on it."""
-        name = self._installed(plugin_name).name
-        for each in dependents(name, self._nodes()) or (name,):
-            for instance in self._instances_of(each):
-                await self._forget(instance)
+        name = self._roster.installed(plugin_name).name
+        for each in dependents(name, self._roster.nodes()) or (name,):
+            for instance in self._live.of(each):
+                await self._live.forget(instance)
         return True
 
     async def remove_plugin(self, plugin_name: str) -> None:
         """Unload a plugin and take it out of the registry. Its data folder stays."""
         await self.unload_plugin(plugin_name)
-        unregister(self._opened_store(), self._installed(plugin_name).name)
+        self._roster.remove(self._roster.installed(plugin_name).name)
 
     def get_plugin_status(self, plugin_name: str) -> PluginState:
         """The state of a plugin's default instance."""
-        name = self._installed(plugin_name).name
-        instance = self._instances.get(name)
+        name = self._roster.installed(plugin_name).name
+        instance = self._live.find(name)
         return instance.state if instance else PluginState.UNLOADED
 
     def list_plugins(self) -> list[str]:
         """The names of all registered plugins."""
-        return [plugin.name for plugin in self._opened_store().plugins()]
+        return self._roster.names()
 
     def plugin_info(self, plugin_name: str) -> PluginView:
         """Everything known about one plugin: manifest, digest, state, instances, permissions and problem."""
-        plugin = self._installed(plugin_name)
-        settings = self._settings.of(plugin.name)
+        plugin = self._roster.installed(plugin_name)
         return view_of(
             plugin,
-            priority=settings.priority or plugin.priority,
-            enabled=plugin.enabled and settings.enabled,
-            provides=provided_points(plugin.manifest, self._opened().packs),
-            instances=self._instances_of(plugin.name),
+            priority=self._roster.priority(plugin),
+            enabled=self._roster.enabled(plugin),
+            provides=self._roster.provides(plugin),
+            instances=self._live.of(plugin.name),
         )
 
     def problems(self) -> list[Problem]:
@@ -287,40 +257,39 @@ class PluginManager:
         Raises `InvalidDocument` for a wrong config, `Refused` for a permission that it needs and was not granted, and
         `Misuse` where the id is taken.
         """
-        name = await self._known(plugin)
+        name = await self._roster.known(plugin)
         record = InstanceRecord(
             id=instance_id(name, label), plugin=name, label=label, config=dict(config or {}), grants=tuple(grants)
         )
         # Decided once before it is remembered, so that a wrong config or a missing grant is told here.
-        await asyncio.to_thread(self._blueprint, self._installed(name), record)
-        self._opened_store().commit(PutInstance(record=record, only_new=label is not None))
+        await asyncio.to_thread(self._roster.blueprint, record)
+        self._roster.remember(record, only_new=label is not None)
         return str(record.id)
 
     async def start_instance(self, instance: str) -> None:
         """Load an instance where it is not loaded, and start it."""
-        live = self._instances.get(instance)
+        live = self._live.find(instance)
         if live is None or live.state in (PluginState.UNLOADED, PluginState.ERROR):
-            live = await self._load_instance(self._record(instance))
+            live = await self._live.load(self._roster.record(instance))
         if live.state is not PluginState.ACTIVE:
             await live.start()
         self._broker.listen(live)
 
     async def stop_instance(self, instance: str) -> None:
         """Take an active instance to INACTIVE; its process stays."""
-        await self._instance(instance).stop()
+        await self._live.get(instance).stop()
 
     async def unload_instance(self, instance: str) -> None:
         """End an instance's process."""
-        live = self._instances.get(instance)
+        live = self._live.find(instance)
         if live is not None:
-            await self._forget(live)
+            await self._live.forget(live)
 
     async def remove_instance(self, instance: str) -> None:
         """Unload an instance and forget its config. Its data folder stays."""
-        record = self._record(instance)
+        record = self._roster.record(instance)
         await self.unload_instance(instance)
-        if self._opened_store().instance(record.id) is not None:
-            self._opened_store().commit(RemoveInstance(id=record.id))
+        self._roster.forget(record)
 
     async def get_instance_health(self, instance: str) -> dict[str, Any]:
         """What the host sees of an instance and what the plugin says of itself."""
@@ -328,33 +297,29 @@ class PluginManager:
 
     async def health(self, instance: str) -> InstanceHealth:
         """The same as data."""
-        return await self._instance(instance).health()
+        return await self._live.get(instance).health()
 
     def list_instances(self) -> list[InstanceRecord]:
         """Every instance that is remembered."""
-        return list(self._opened_store().instances())
+        return list(self._roster.store.instances())
 
     def logs(self, instance: str) -> list[LogLine]:
         """The last lines that an instance logged or printed, and the host's own notes about it."""
-        return self._instance(instance).logbook.lines()
+        return self._live.get(instance).logbook.lines()
 
     def plan(self, instance: str) -> SandboxPlan:
         """The walls that an instance has, or would have if it were started now."""
-        live = self._instances.get(instance)
-        if live is not None:
-            return live.blueprint.spec.plan
-        record = self._record(instance)
-        return self._blueprint(self._installed(record.plugin), record).spec.plan
+        live = self._live.find(instance)
+        blueprint = live.blueprint if live else self._roster.blueprint(self._roster.record(instance))
+        return blueprint.spec.plan
 
     def report(self, instance: str) -> EnforcementReport | None:
         """Which walls really stand around the running process; None while none runs."""
-        return self._instance(instance).report
+        return self._live.get(instance).report
 
     def permissions(self, instance: str) -> Asked:
         """What an instance asks for, and what of it is granted."""
-        record = self._record(instance)
-        plugin = self._installed(record.plugin)
-        return ask(plugin.manifest, record.config, self._grants_of(record))
+        return self._roster.asked(self._roster.record(instance))
 
     def machine(self) -> MachineReport:
         """What this machine can enforce, found by trying each layer; takes some tens of milliseconds."""
@@ -453,157 +418,36 @@ class PluginManager:
     # inside -------------------------------------------------------------------------------------------------------
 
     def _subscribe_plugin(self, caller: PluginInfo, pattern: str) -> None:
-        self._broker.subscribe_instance(self._instance(caller.instance), pattern)
+        self._broker.subscribe_instance(self._live.get(caller.instance), pattern)
 
-    def _opened(self) -> Planner:
-        if self._planner is None:
+    def _opened(self) -> _Open:
+        if self._open is None:
             raise Misuse(
                 "the plugin manager is not open",
                 code="not_open",
                 hint="use it as `async with PluginManager(...) as manager:`",
             )
-        return self._planner
+        return self._open
 
-    def _opened_store(self) -> Store:
-        self._opened()
-        assert self._store is not None
-        return self._store
+    @property
+    def _roster(self) -> Roster:
+        return self._opened().roster
 
-    def _register(self, releases: Sequence[VerifiedRelease]) -> None:
-        """Write what is new or changed in one commit."""
-        store = self._opened_store()
-        before = {plugin.name: plugin for plugin in store.plugins()}
-        now_s = self._clock.wall_s()
-        register(
-            store,
-            [prepare(release, now_s=now_s, before=before.get(release.manifest.name)) for release in releases],
-        )
-
-    async def _register_path(self, path: str | os.PathLike[str]) -> str:
-        release = await asyncio.to_thread(verify, path_of(path))
-        await asyncio.to_thread(self._register, [release])
-        return release.manifest.name
+    @property
+    def _live(self) -> LiveInstances:
+        return self._opened().live
 
     def _problem(self, path: object, error: CardcageError) -> None:
         problem = Problem.of(path, error)
         self._problems[problem.path] = problem
 
-    async def _known(self, name_or_path: str) -> str:
-        """The name of a registered plugin; a path is registered first."""
-        if os.sep in name_or_path:
-            return await self._register_path(name_or_path)
-        return self._installed(name_or_path).name
-
-    def _installed(self, name: str) -> InstalledPlugin:
-        plugin = self._opened_store().plugin(name.split("/", 1)[0])
-        if plugin is None:
-            known = ", ".join(self.list_plugins()) or "none"
-            raise Misuse(
-                f"no plugin {name!r} is registered (registered: {known})",
-                code="unknown_plugin",
-                hint="register it: load_plugin(PATH), or put its folder under a plugin path",
-            )
-        return plugin
-
-    def _default_record(self, name: str) -> InstanceRecord:
-        record = self._opened_store().instance(InstanceId(name))
-        if record is not None:
-            return record
-        return InstanceRecord(id=InstanceId(name), plugin=name, config=dict(self._settings.of(name).config))
-
-    def _record(self, instance: str) -> InstanceRecord:
-        record = self._opened_store().instance(InstanceId(instance))
-        if record is not None:
-            return record
-        if "/" not in instance:
-            return self._default_record(self._installed(instance).name)
-        known = ", ".join(str(each.id) for each in self._opened_store().instances()) or "none"
-        raise Misuse(f"there is no instance {instance!r} (there are: {known})", code="unknown_instance")
-
-    def _instance(self, instance: str) -> Instance:
-        live = self._instances.get(instance)
-        if live is None:
-            known = ", ".join(sorted(self._instances)) or "none"
-            raise Misuse(f"instance {instance!r} is not loaded (loaded: {known})", code="not_loaded")
-        return live
-
-    def _instances_of(self, plugin: str) -> list[Instance]:
-        return [each for each in self._instances.values() if each.blueprint.plugin == plugin]
-
-    def _grants_of(self, record: InstanceRecord) -> Grants:
-        settings = self._settings.of(record.plugin)
-        texts = [*record.grants, *settings.grants]
-        own = parse_grants(texts, subject=f'the grants of instance "{record.id}"')
-        general = self._granted.get(record.plugin, Grants(frozenset()))
-        return Grants(own.permissions | general.permissions)
-
-    def _blueprint(self, plugin: InstalledPlugin, record: InstanceRecord) -> Any:
-        settings = self._settings.of(plugin.name)
-        return self._opened().blueprint(
-            plugin,
-            record,
-            grants=self._grants_of(record),
-            isolation=settings.isolation or self._isolation,
-            priority=settings.priority or plugin.priority,
-        )
-
-    async def _load_instance(self, record: InstanceRecord) -> Instance:
-        async with self._busy.setdefault(str(record.id), asyncio.Lock()):
-            old = self._instances.get(str(record.id))
-            if old is not None and old.state not in (PluginState.UNLOADED, PluginState.ERROR):
-                return old
-            plugin = self._installed(record.plugin)
-            store = self._opened_store()
-            if record.uid is None:  # it was never remembered: the store gives it its user id, once it can be planned
-                await asyncio.to_thread(self._blueprint, plugin, record)
-                store.commit(PutInstance(record=record))
-                record = store.instance(record.id) or record
-            blueprint = await asyncio.to_thread(self._blueprint, plugin, record)
-            if old is not None:
-                await self._forget(old)
-            isolation = blueprint.spec.plan.isolation
-            instance = Instance(
-                blueprint, runner=self._runner(isolation), host=self, clock=self._clock, jitter=random.random
-            )
-            self._instances[instance.id] = instance
-            self._broker.add(
-                instance, isolation=isolation, provides=provided_points(plugin.manifest, self._opened().packs)
-            )
-            await instance.load()
-            return instance
-
-    async def _forget(self, instance: Instance) -> None:
-        await instance.aclose()
-        self._broker.remove(instance.id)
-        if self._instances.get(instance.id) is instance:
-            del self._instances[instance.id]
-
-    def _runner(self, isolation: str) -> Runner:
-        runner = self._runners.get(isolation)
-        if runner is None:
-            if isolation == UNCONFINED:
-                if self._isolation != UNCONFINED:
-                    self._warn_unconfined("a plugin")
-                runner = UnconfinedRunner()
-            else:
-                runner = ZygoteRunner()
-            self._runners[isolation] = runner
-        return runner
-
-    def _warn_unconfined(self, whom: str) -> None:
-        warnings.warn(
-            f"{whom} runs UNCONFINED: without walls, with all rights of this user over files, network and processes",
-            UnconfinedWarning,
-            stacklevel=2,
-        )
-
     async def _start_enabled(self) -> None:
         """Start every enabled plugin that was found, dependencies first; one that fails is a problem, not the end."""
-        resolution = self._resolution()
+        resolution = self._roster.resolution()
         for name in sorted(self._found & resolution.problems.keys()):
             reasons = "; it ".join(resolution.problems[name])
             self._problem(name, Refused(f'plugin "{name}" cannot start: it {reasons}', code="dependencies_unmet"))
-        nodes = {node.name: node for node in self._nodes()}
+        nodes = {node.name: node for node in self._roster.nodes()}
         failed: set[str] = set()
         for name in resolution.order:
             if name not in self._found:
@@ -623,37 +467,18 @@ class PluginManager:
         """Ask every active instance how it is, each `interval_s` seconds; tell of those that are not well."""
         while True:
             await asyncio.sleep(interval_s)
-            active = [each for each in self._instances.values() if each.state is PluginState.ACTIVE]
+            active = [each for each in self._live if each.state is PluginState.ACTIVE]
             for health in await asyncio.gather(*(each.health() for each in active)):
                 if not health.healthy:
                     self._broker.publish("plugin.unhealthy", health.to_json())
 
-    def _nodes(self) -> list[Node]:
-        """What resolving has to know of every registered plugin, the operator's settings applied."""
-        nodes: list[Node] = []
-        for plugin in self._opened_store().plugins():
-            settings, node = self._settings.of(plugin.name), node_of(plugin)
-            nodes.append(
-                replace(
-                    node,
-                    priority=settings.priority or node.priority,
-                    enabled=node.enabled and settings.enabled,
-                    needs=(*node.needs, *(Need(name=name) for name in settings.dependencies)),
-                )
-            )
-        return nodes
 
-    def _resolution(self) -> Resolution:
-        return resolve(self._nodes())
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Open:
+    """What a manager has while it is open."""
 
-    def _stop_order(self) -> list[list[Instance]]:
-        """The instances in groups: each group depends on none of those after it, so it is stopped before them."""
-        order = {name: place for place, name in enumerate(self._resolution().order)} if self._planner else {}
-        places = sorted({order.get(each.blueprint.plugin, -1) for each in self._instances.values()}, reverse=True)
-        return [
-            [each for each in self._instances.values() if order.get(each.blueprint.plugin, -1) == place]
-            for place in places
-        ]
+    roster: Roster
+    live: LiveInstances
 
 
 def _this_machine() -> MachineReport:
@@ -667,15 +492,3 @@ def _this_machine() -> MachineReport:
         gid=os.getegid(),
         layers=(),
     )
-
-
-def _needed_first(name: str, nodes: Sequence[Node], resolution: Resolution) -> list[str]:
-    """`name` after everything that it needs, directly or not, in start order."""
-    needs = {node.name: [need.name for need in node.needs] for node in nodes}
-    wanted, waiting = {name}, [name]
-    while waiting:
-        for needed in needs.get(waiting.pop(), ()):
-            if needed not in wanted:
-                wanted.add(needed)
-                waiting.append(needed)
-    return [each for each in resolution.order if each in wanted] or [name]

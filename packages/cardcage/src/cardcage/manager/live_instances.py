@@ -1,0 +1,126 @@
+"""The instances that are loaded now: brought up one at a time each, found by id, and put away."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import warnings
+from collections.abc import Iterator
+
+from cardcage.broker import Broker
+from cardcage.foundation.clock import Clock
+from cardcage.foundation.errors import Misuse
+from cardcage.launch.runner import Runner
+from cardcage.launch.unconfined import UnconfinedRunner
+from cardcage.launch.zygote import ZygoteRunner
+from cardcage.manager.planning import UNCONFINED
+from cardcage.manager.roster import Roster
+from cardcage.registry import InstanceRecord
+from cardcage.runtime import Blueprint, Instance
+from cardcage.runtime.instance import InstanceHost
+from cardcage.supervise import PluginState
+
+
+class UnconfinedWarning(UserWarning):
+    """A plugin runs without walls because the operator asked for it."""
+
+
+class LiveInstances:
+    """Every loaded instance of one manager, and the runners that start their processes."""
+
+    def __init__(self, roster: Roster, broker: Broker, host: InstanceHost, clock: Clock) -> None:
+        self._roster = roster
+        self._broker = broker
+        self._host = host
+        self._clock = clock
+        self._by_id: dict[str, Instance] = {}
+        self._runners: dict[str, Runner] = {}
+        self._busy: dict[str, asyncio.Lock] = {}
+
+    def __iter__(self) -> Iterator[Instance]:
+        return iter(tuple(self._by_id.values()))
+
+    def find(self, instance: str) -> Instance | None:
+        """The loaded instance with that id."""
+        return self._by_id.get(instance)
+
+    def get(self, instance: str) -> Instance:
+        """The loaded instance with that id. Raises `Misuse` where it is not loaded."""
+        live = self._by_id.get(instance)
+        if live is None:
+            known = ", ".join(sorted(self._by_id)) or "none"
+            raise Misuse(f"instance {instance!r} is not loaded (loaded: {known})", code="not_loaded")
+        return live
+
+    def of(self, plugin: str) -> list[Instance]:
+        """All loaded instances of one plugin."""
+        return [each for each in self if each.blueprint.plugin == plugin]
+
+    async def load(self, record: InstanceRecord) -> Instance:
+        """The instance, loaded: as it is where it lives already, else planned and brought up anew."""
+        async with self._busy.setdefault(str(record.id), asyncio.Lock()):
+            old = self.find(str(record.id))
+            if old is not None and old.state not in (PluginState.UNLOADED, PluginState.ERROR):
+                return old
+            blueprint = await self._plan(record)
+            if old is not None:
+                await self.forget(old)
+            return await self._bring_up(blueprint)
+
+    async def forget(self, instance: Instance) -> None:
+        """End an instance's process and let go of it."""
+        await instance.aclose()
+        self._broker.remove(instance.id)
+        if self._by_id.get(instance.id) is instance:
+            del self._by_id[instance.id]
+
+    async def aclose(self) -> None:
+        """Stop everything, dependents before what they depend on, and end the runners."""
+        groups = self._roster.stop_groups({each.blueprint.plugin for each in self})
+        for group in groups:
+            leaving = (each.aclose() for each in self if each.blueprint.plugin in group)
+            await asyncio.gather(*leaving, return_exceptions=True)
+        self._by_id.clear()
+        for runner in self._runners.values():
+            await runner.aclose()
+        self._runners.clear()
+
+    async def _plan(self, record: InstanceRecord) -> Blueprint:
+        blueprint = await asyncio.to_thread(self._roster.blueprint, record)
+        if record.uid is not None:
+            return blueprint
+        # It was never remembered. The store gives it its user id, but only once it is known that it can be planned.
+        record = await asyncio.to_thread(self._roster.remember, record)
+        return await asyncio.to_thread(self._roster.blueprint, record)
+
+    async def _bring_up(self, blueprint: Blueprint) -> Instance:
+        isolation = blueprint.spec.plan.isolation
+        instance = Instance(
+            blueprint,
+            runner=self._runner(isolation),
+            host=self._host,
+            clock=self._clock,
+            jitter=random.random,
+        )
+        self._by_id[instance.id] = instance
+        plugin = self._roster.installed(blueprint.plugin)
+        self._broker.add(instance, isolation=isolation, provides=self._roster.provides(plugin))
+        await instance.load()
+        return instance
+
+    def _runner(self, isolation: str) -> Runner:
+        runner = self._runners.get(isolation)
+        if runner is None:
+            runner = self._runners[isolation] = UnconfinedRunner() if isolation == UNCONFINED else ZygoteRunner()
+            if isolation == UNCONFINED and self._roster.isolation != UNCONFINED:
+                warn_unconfined("a plugin")
+        return runner
+
+
+def warn_unconfined(whom: str) -> None:
+    """The warning that cannot be missed."""
+    warnings.warn(
+        f"{whom} runs UNCONFINED: without walls, with all rights of this user over files, network and processes",
+        UnconfinedWarning,
+        stacklevel=2,
+    )

@@ -1,0 +1,188 @@
+"""What is registered and remembered, seen through the operator's settings and grants.
+
+It answers questions and writes to the store; it starts nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from cardcage.foundation.clock import Clock
+from cardcage.foundation.errors import Misuse
+from cardcage.foundation.names import InstanceId, InterfaceRef
+from cardcage.manager.planning import Asked, Planner, ask, parse_grants, path_of, provided_points
+from cardcage.manager.settings import HostSettings
+from cardcage.permissions import Grants
+from cardcage.registry import InstalledPlugin, InstanceRecord, PutInstance, RemoveInstance, Store
+from cardcage.registry.registration import prepare, register, unregister
+from cardcage.registry.resolve import Need, Node, Resolution, node_of, resolve
+from cardcage.runtime import Blueprint
+from cardcage.trust import VerifiedRelease, verify
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Roster:
+    """The plugins and instances of one manager. `granted` is what the embedder gave to each plugin by name."""
+
+    store: Store
+    settings: HostSettings
+    granted: Mapping[str, Grants]
+    planner: Planner
+    isolation: str
+    clock: Clock
+
+    # plugins ------------------------------------------------------------------------------------------------------
+
+    def names(self) -> list[str]:
+        """The names of all registered plugins."""
+        return [plugin.name for plugin in self.store.plugins()]
+
+    def installed(self, name: str) -> InstalledPlugin:
+        """The registered plugin of that name, or of the instance of that id. Raises `Misuse` where there is none."""
+        plugin = self.store.plugin(name.split("/", 1)[0])
+        if plugin is None:
+            known = ", ".join(self.names()) or "none"
+            raise Misuse(
+                f"no plugin {name!r} is registered (registered: {known})",
+                code="unknown_plugin",
+                hint="register it: load_plugin(PATH), or put its folder under a plugin path",
+            )
+        return plugin
+
+    async def known(self, name_or_path: str) -> str:
+        """The name of a registered plugin; a path is registered first."""
+        if os.sep in name_or_path:
+            return await self.register_path(name_or_path)
+        return self.installed(name_or_path).name
+
+    def register(self, releases: Sequence[VerifiedRelease]) -> None:
+        """Write what is new or changed in one commit."""
+        before = {plugin.name: plugin for plugin in self.store.plugins()}
+        now_s = self.clock.wall_s()
+        register(
+            self.store,
+            [prepare(release, now_s=now_s, before=before.get(release.manifest.name)) for release in releases],
+        )
+
+    async def register_path(self, path: str | os.PathLike[str]) -> str:
+        """Verify and register one package; returns its name."""
+        release = await asyncio.to_thread(verify, path_of(path))
+        await asyncio.to_thread(self.register, [release])
+        return release.manifest.name
+
+    def remove(self, name: str) -> None:
+        """Take a plugin and its instances out of the registry."""
+        unregister(self.store, name)
+
+    def provides(self, plugin: InstalledPlugin) -> tuple[InterfaceRef, ...]:
+        """The extension points that a plugin provides."""
+        return provided_points(plugin.manifest, self.planner.packs)
+
+    def priority(self, plugin: InstalledPlugin) -> int:
+        """The operator's priority for a plugin, or else the registered one."""
+        return self.settings.of(plugin.name).priority or plugin.priority
+
+    def enabled(self, plugin: InstalledPlugin) -> bool:
+        """Whether neither the registry nor the operator's settings disable a plugin."""
+        return plugin.enabled and self.settings.of(plugin.name).enabled
+
+    # instances ----------------------------------------------------------------------------------------------------
+
+    def default_record(self, name: str) -> InstanceRecord:
+        """The record of a plugin's default instance; where none is remembered, the one that its settings make."""
+        record = self.store.instance(InstanceId(name))
+        if record is not None:
+            return record
+        return InstanceRecord(id=InstanceId(name), plugin=name, config=dict(self.settings.of(name).config))
+
+    def record(self, instance: str) -> InstanceRecord:
+        """The record of an instance. Raises `Misuse` where there is none."""
+        record = self.store.instance(InstanceId(instance))
+        if record is not None:
+            return record
+        if "/" not in instance:
+            return self.default_record(self.installed(instance).name)
+        known = ", ".join(str(each.id) for each in self.store.instances()) or "none"
+        raise Misuse(f"there is no instance {instance!r} (there are: {known})", code="unknown_instance")
+
+    def remember(self, record: InstanceRecord, *, only_new: bool = False) -> InstanceRecord:
+        """Write an instance; returns it as it was written, with its user id."""
+        self.store.commit(PutInstance(record=record, only_new=only_new))
+        return self.store.instance(record.id) or record
+
+    def forget(self, record: InstanceRecord) -> None:
+        """Take an instance out of the registry, where it is remembered at all."""
+        if self.store.instance(record.id) is not None:
+            self.store.commit(RemoveInstance(id=record.id))
+
+    def asked(self, record: InstanceRecord) -> Asked:
+        """What an instance asks for, and what of it is granted."""
+        return ask(self.installed(record.plugin).manifest, record.config, self._grants(record))
+
+    def blueprint(self, record: InstanceRecord) -> Blueprint:
+        """Decide everything about an instance; see `Planner.blueprint` for what it refuses."""
+        plugin = self.installed(record.plugin)
+        return self.planner.blueprint(
+            plugin,
+            record,
+            grants=self._grants(record),
+            isolation=self.settings.of(plugin.name).isolation or self.isolation,
+            priority=self.priority(plugin),
+        )
+
+    def _grants(self, record: InstanceRecord) -> Grants:
+        texts = [*record.grants, *self.settings.of(record.plugin).grants]
+        own = parse_grants(texts, subject=f'the grants of instance "{record.id}"')
+        return own | self.granted.get(record.plugin, Grants())
+
+    # orders -------------------------------------------------------------------------------------------------------
+
+    def nodes(self) -> list[Node]:
+        """What resolving has to know of every registered plugin, the operator's settings applied."""
+        nodes: list[Node] = []
+        for plugin in self.store.plugins():
+            node = node_of(plugin)
+            more = (Need(name=name) for name in self.settings.of(plugin.name).dependencies)
+            nodes.append(
+                replace(
+                    node,
+                    priority=self.priority(plugin),
+                    enabled=self.enabled(plugin),
+                    needs=(*node.needs, *more),
+                )
+            )
+        return nodes
+
+    def resolution(self) -> Resolution:
+        """The start order of everything registered, and what cannot start."""
+        return resolve(self.nodes())
+
+    def needed_first(self, name: str, resolution: Resolution) -> list[str]:
+        """`name` after everything that it needs, directly or not, in start order."""
+        needs = _needs(self.nodes())
+        wanted, waiting = {name}, [name]
+        while waiting:
+            for needed in needs.get(waiting.pop(), ()):
+                if needed not in wanted:
+                    wanted.add(needed)
+                    waiting.append(needed)
+        return [each for each in resolution.order if each in wanted] or [name]
+
+    def stop_groups(self, running: Collection[str]) -> list[set[str]]:
+        """Plugins in groups: those of one group may stop together, and none is needed by a later group's."""
+        needs = {name: set(needed).intersection(running) for name, needed in _needs(self.nodes()).items()}
+        left, groups = set(running), list[set[str]]()
+        while left:
+            needed_still = {needed for name in left for needed in needs.get(name, ()) if needed != name}
+            # Where all that is left waits for each other there is no order to keep.
+            group = left - needed_still or left
+            groups.append(set(group))
+            left = left - group
+        return groups
+
+
+def _needs(nodes: Sequence[Node]) -> dict[str, list[str]]:
+    return {node.name: [need.name for need in node.needs] for node in nodes}
