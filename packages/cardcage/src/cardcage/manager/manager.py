@@ -68,7 +68,7 @@ class PluginManager:
         self._paths = [*self._settings.plugin_paths, *map(path_of, plugin_paths)]
         self._state_dir = path_of(state_dir) if state_dir is not None else None
         self._granted = {
-            plugin: parse_grants(texts, subject=f'the grants of plugin "{plugin}"')
+            plugin: parse_grants(texts, subject=f'the list of grants of plugin "{plugin}"')
             for plugin, texts in (grants or {}).items()
         }
         self._extension_points = tuple(extension_points)

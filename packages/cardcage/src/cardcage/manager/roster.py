@@ -135,7 +135,7 @@ class Roster:
 
     def _grants(self, record: InstanceRecord) -> Grants:
         texts = [*record.grants, *self.settings.of(record.plugin).grants]
-        own = parse_grants(texts, subject=f'the grants of instance "{record.id}"')
+        own = parse_grants(texts, subject=f'the list of grants of instance "{record.id}"')
         return own | self.granted.get(record.plugin, Grants())
 
     # orders -------------------------------------------------------------------------------------------------------
