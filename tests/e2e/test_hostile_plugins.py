@@ -141,3 +141,82 @@ async def test_a_config_schema_made_to_take_for_ever_ends_as_a_fault(
     async with PluginManager(plugin_paths=[plugins_dir], state_dir=state_dir, auto_start=False) as manager:
         with pytest.raises(CardcageError, match=r'plugin "schemer" 1\.0\.0 .* takes more than 100000 steps'):
             await manager.start_plugin("schemer")
+
+
+SPY = """
+    class Main:
+        def find(self, shifted):
+            # Every letter of it is the next one of the alphabet, or this very search would find what it is given.
+            sought, found = shifted.encode(), 0
+            next_letter = bytes((value + 1) % 256 for value in range(256))
+            with open("/proc/self/maps") as maps, open("/proc/self/mem", "rb", 0) as memory:
+                for line in maps:
+                    span, rights = line.split()[:2]
+                    if not rights.startswith("rw"):
+                        continue
+                    start, end = (int(part, 16) for part in span.split("-"))
+                    try:
+                        memory.seek(start)
+                        found += memory.read(end - start).translate(next_letter).count(sought)
+                    except (OSError, ValueError, OverflowError):
+                        pass
+            return found
+
+        def order(self):
+            with open("/proc/self/cmdline", "rb") as file:
+                return file.read().decode()
+"""
+
+
+async def test_a_plugin_finds_nothing_of_another_instance_in_its_memory_nor_of_the_host_in_its_arguments(
+    write_plugin: WritePlugin, plugins_dir: Path, state_dir: Path
+) -> None:
+    write_plugin("spy", SPY)
+    async with PluginManager(plugin_paths=[plugins_dir], state_dir=state_dir, auto_start=False) as manager:
+        labels = ("ownlabelofthisone", "topsecretcustomer")
+        for label in reversed(labels):
+            await manager.create_instance("spy", label=label)
+            await manager.start_instance(f"spy/{label}")
+        spy = "spy/ownlabelofthisone"
+        own, other = ("".join(chr(ord(letter) + 1) for letter in label) for label in labels)
+        assert await manager.call(spy, "find", own) > 0
+        assert await manager.call(spy, "find", other) == 0
+        assert "as_root" not in (order := await manager.call(spy, "order"))
+        assert str(state_dir) not in order
+
+
+EAVESDROPPER = """
+    from cardcage_sdk import Plugin
+
+    class Main(Plugin):
+        def initialize(self):
+            self.heard = []
+            self.context.event_bus.subscribe("*", lambda name, data: self.heard.append([name, data.get("instance")]))
+            return True
+
+        def what(self):
+            return self.heard
+"""
+
+
+@pytest.mark.parametrize("granted", [False, True])
+async def test_a_plugin_hears_of_other_plugins_only_with_the_capability(
+    granted: bool, write_plugin: WritePlugin, plugins_dir: Path, state_dir: Path
+) -> None:
+    write_plugin(
+        "ear", EAVESDROPPER, manifest={"permissions": {"capabilities": [{"value": "ObservePlugins", "optional": True}]}}
+    )
+    write_plugin("other", "class Main:\n    pass\n")
+    grants = {"ear": ["capability:ObservePlugins"]} if granted else {}
+    async with PluginManager(
+        plugin_paths=[plugins_dir], state_dir=state_dir, auto_start=False, grants=grants
+    ) as manager:
+        await manager.start_plugin("ear")
+        await manager.start_plugin("other")
+        manager.publish("month.closed", {})
+        heard: list[list[str]] = []
+        async with asyncio.timeout(30):
+            while ["month.closed", None] not in heard:
+                heard = await manager.call("ear", "what")
+        assert any(instance == "other" for _, instance in heard) is granted
+        assert any(instance == "ear" for _, instance in heard)

@@ -10,7 +10,7 @@ import asyncio
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from cardcage.broker.events import Callback, Event, EventBus
 from cardcage.broker.providers import InstanceProvider, LocalProvider, PluginInfo, Provider, proxy_of
@@ -19,11 +19,15 @@ from cardcage.contracts import ExtensionPoint, bind_arguments, check_provider
 from cardcage.foundation.clock import Clock
 from cardcage.foundation.errors import CardcageError, Misuse
 from cardcage.foundation.names import EVENT_NAME_PATTERN, InterfaceRef
+from cardcage.permissions import Permission, PermissionKind, decide
 from cardcage.runtime import HookMark, Instance, InstanceHealth
 from cardcage.supervise import PluginState
 
 _EVENT_NAME: Final = re.compile(EVENT_NAME_PATTERN)
 _HOST_EVENTS: Final = ("plugin.", "cardcage.", "host.")
+
+_OBSERVE_PLUGINS: Final = Permission(PermissionKind.CAPABILITY, "ObservePlugins")
+"""What a plugin must have been granted to hear the host's events about other plugins."""
 _PATTERN: Final = re.compile(r"[A-Za-z0-9_.:/*?!\[\]-]{1,256}")
 
 PATTERNS_MAX: Final = 64
@@ -226,8 +230,7 @@ class Broker:
         return self.bus.subscribe(pattern, callback)
 
     def listen(self, instance: Instance) -> None:
-        """Subscribe an instance to the patterns that its code declares; replaces what it had before."""
-        self.bus.unsubscribe_owner(instance.id)
+        """Subscribe an instance to the patterns that its code declares, besides those that it has asked for itself."""
         for pattern in instance.description.events if instance.description else ():
             try:
                 self.subscribe_instance(instance, pattern)
@@ -247,7 +250,11 @@ class Broker:
         _check_pattern(instance, pattern, len(patterns))
 
         async def deliver(event: Event) -> None:
-            if event.source == instance.id or instance.state is not PluginState.ACTIVE:
+            if (
+                event.source == instance.id
+                or instance.state is not PluginState.ACTIVE
+                or not _may_hear(instance, event)
+            ):
                 return
             try:
                 await instance.call("cardcage.handle_event", [event.name, event.data])
@@ -297,6 +304,15 @@ def _check_pattern(instance: Instance, pattern: object, held: int) -> None:
             hint="a pattern may match many events: cost.*",
             plugin=instance.blueprint.plugin,
         )
+
+
+def _may_hear(instance: Instance, event: Event) -> bool:
+    """The host's own events tell of other plugins, their errors and figures: those need a capability."""
+    if not event.name.startswith(_HOST_EVENTS):
+        return True
+    data: Any = event.data
+    own = isinstance(data, Mapping) and cast(Mapping[str, Any], data).get("instance") == instance.id
+    return own or decide(_OBSERVE_PLUGINS, instance.blueprint.grants).allowed
 
 
 def _callable_now(instance: Instance) -> bool:

@@ -197,7 +197,8 @@ class _Server:
             "python_path": python_path(python),
             "python_dir": PYTHON_DIR,
         }
-        self._popen = await asyncio.to_thread(self._spawn, python.executable, json.dumps(order))
+        self._control.send(json.dumps(order).encode())
+        self._popen = await asyncio.to_thread(self._spawn, python.executable)
         self._theirs.close()
         self._loop.add_reader(self._control, self._on_reply)
         try:
@@ -207,11 +208,11 @@ class _Server:
             await self.aclose()
             raise
 
-    def _spawn(self, executable: str, order: str) -> subprocess.Popen[bytes]:
+    def _spawn(self, executable: str) -> subprocess.Popen[bytes]:
         theirs = self._theirs.fileno()
         script = str(Path(zygote_main.__file__))
         return subprocess.Popen(  # noqa: S603 -- our own interpreter and script
-            [executable, "-I", "-S", "-B", "-X", "utf8", script, str(theirs), order],
+            [executable, "-I", "-S", "-B", "-X", "utf8", script, str(theirs)],
             env={},
             cwd="/",
             pass_fds=(theirs,),
@@ -239,7 +240,7 @@ class _Server:
             if self.ended:
                 raise Unavailable("the fork server ended while an instance was being started", retry_after_s=0.1)
             try:
-                socket.send_fds(self._control, [_encode((instance.number, spec.plan))], descriptors)
+                socket.send_fds(self._control, [self._packet(instance)], descriptors)
             except OSError as error:
                 # A plan of thousands of grants is too long for a packet.
                 raise _setup_failed(spec, f"its plan could not be sent: {error.strerror}", errno=error.errno) from error
@@ -254,13 +255,33 @@ class _Server:
             theirs.close()
         return instance
 
+    @staticmethod
+    def _packet(instance: _Instance) -> bytes:
+        return instance.number.to_bytes(zygote_main.NUMBER_BYTES, "big") + _encode(instance.spec.plan)
+
     async def _forked(self, instance: _Instance) -> None:
         try:
-            await asyncio.shield(instance.forked)
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await asyncio.shield(instance.forked)
+        except TimeoutError:
+            self._give_up()
+            raise Unavailable(
+                f"the fork server did not answer within {CONNECT_TIMEOUT_S:g} s, so it was ended with all instances",
+                code="zygote_failed",
+                retry_after_s=0.1,
+            ) from None
         except asyncio.CancelledError:
             instance.kill()  # takes effect when the reply brings the means to it
-            await asyncio.shield(instance.exited)
+            done, _ = await asyncio.wait({instance.exited}, timeout=STOP_TIMEOUT_S)
+            if not done:
+                self._give_up()
             raise
+
+    def _give_up(self) -> None:
+        """End a fork server that answers no more; its child, which does the work, dies with it."""
+        assert self._popen is not None
+        self._popen.kill()
+        self._on_end()
 
     def _on_reply(self) -> None:
         try:
@@ -361,9 +382,13 @@ class _Server:
             await asyncio.wait(waiting, timeout=STOP_TIMEOUT_S)
         self._on_end()
         if self._popen is not None:
-            # It ends by itself when the control socket closes; the signal is for one that hangs.
-            self._popen.kill()
-            await asyncio.to_thread(self._popen.wait)
+            # It ends by itself when the control socket closes, after it has taken in its child: killed at once, it
+            # would leave that to the machine's first process, which in many containers takes nothing in.
+            try:
+                await asyncio.to_thread(self._popen.wait, 1.0)
+            except subprocess.TimeoutExpired:
+                self._popen.kill()
+                await asyncio.to_thread(self._popen.wait)
         await asyncio.gather(*waiting)
 
 

@@ -11,8 +11,11 @@ The plugin is not the init itself because the first process of a namespace is de
 or kills itself would go on. The init does not stay outside the walls, where it would have to be confined apart: that
 was measured, and cost half as much memory again.
 
-Packets are MessagePack. A request carries four descriptors: wire, stdout, stderr and report; the reply carries the
-init's pidfd. A standby would be the same child, stopped between its walls and its plugin.
+The first packet on the control socket says what is to be run, as JSON; it is no argument, since every child can read
+those. A request is a number (eight bytes) and a plan in MessagePack, with four descriptors: wire, stdout, stderr and
+report; the reply, MessagePack too, carries the init's pidfd. Plans are decoded in the child alone and wiped here, so
+that no instance finds in its memory what another was given. A standby would be the same child, stopped between its
+walls and its plugin.
 """
 
 import fcntl
@@ -41,12 +44,17 @@ PACKET_BYTES_MAX = 256 * 1024
 _CLONE_NEWPID = 0x20000000
 _CLONE_NEWUSER = 0x10000000
 
+_DESCRIPTOR_SPACE = socket.CMSG_SPACE(4 * 4)
+
 # Where a child finds what it was handed, once it has put its descriptors in order.
 _WIRE_FD, _REPORT_FD, _PROC_FD, _ALIVE_FD, _FIRST_FREE_FD = 3, 4, 5, 6, 7
 
 
-def _main(control: int, arguments: str) -> None:
-    order = json.loads(arguments)
+NUMBER_BYTES = 8
+
+
+def _main(control: int) -> None:
+    order = json.loads(os.read(control, PACKET_BYTES_MAX))
     os.environ.clear()  # the interpreter puts LC_CTYPE there where it finds no locale
     from cardcage.launch.child import add_packages
 
@@ -173,7 +181,8 @@ class _ForkServer:
         self._call = syscalls.call
         self._around = enter.Surroundings(as_root=as_root)
         self._around.environment_is_empty = _environment_is_empty()
-        self._plans = msgspec.msgpack.Decoder(tuple[int, SandboxPlan])
+        self._decode_plan = msgspec.msgpack.Decoder(SandboxPlan).decode
+        self._packet = memoryview(bytearray(PACKET_BYTES_MAX))
         self._pack = msgspec.msgpack.Encoder().encode
         self._namespaces_are_new = False
         self._control = socket.socket(fileno=control)
@@ -221,16 +230,22 @@ class _ForkServer:
             self._send(self._children.pop(pid), status)
 
     def _serve_one(self) -> None:
-        packet, descriptors, _, _ = socket.recv_fds(self._control, PACKET_BYTES_MAX, 4)
-        if not packet:
+        size, ancillary, _, _ = self._control.recvmsg_into([self._packet], _DESCRIPTOR_SPACE)
+        if not size:
             os._exit(0)
-        number, plan = self._plans.decode(packet)
+        descriptors = [
+            int.from_bytes(data[start : start + 4], sys.byteorder)
+            for _, _, data in ancillary
+            for start in range(0, len(data), 4)
+        ]
+        number = int.from_bytes(self._packet[:NUMBER_BYTES], "big")
         try:
-            pid = self._fork(plan, descriptors)
+            pid = self._fork(self._packet[NUMBER_BYTES:size], descriptors)
         except OSError as error:
             self._send(number, None, f"{error.strerror} ({error.filename or 'fork'})")
             return
         finally:
+            self._packet[:size] = bytes(size)
             for descriptor in descriptors:
                 os.close(descriptor)
         self._children[pid] = number
@@ -248,7 +263,7 @@ class _ForkServer:
             self._enter.enter_for_next_child()
             self._namespaces_are_new = True
 
-    def _fork(self, plan: "SandboxPlan", descriptors: "list[int]") -> int:
+    def _fork(self, plan: memoryview, descriptors: "list[int]") -> int:
         call = self._call
         self._renew_namespaces()
         # Children may be given a new namespace only from one's own; so step back after the fork.
@@ -258,7 +273,8 @@ class _ForkServer:
             pid = os.fork()
             if pid == 0:
                 os.close(self._keep_open)
-                _become_init(plan, descriptors, self._around, self._alive, self._main, self._pack, self._enter)
+                decoded = self._decode_plan(plan)
+                _become_init(decoded, descriptors, self._around, self._alive, self._main, self._pack, self._enter)
         finally:
             call("setns", self._own_pid_namespace, _CLONE_NEWPID)
         return pid
@@ -433,4 +449,4 @@ def _find_cardcage(home: str) -> None:
 
 if __name__ == "__main__":
     _find_cardcage(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    _main(int(sys.argv[1]), sys.argv[2])
+    _main(int(sys.argv[1]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import warnings
 from collections.abc import Iterator
@@ -75,15 +76,25 @@ class LiveInstances:
             del self._by_id[instance.id]
 
     async def aclose(self) -> None:
-        """Stop everything, dependents before what they depend on, and end the runners."""
-        groups = self._roster.stop_groups({each.blueprint.plugin for each in self})
-        for group in groups:
-            leaving = (each.aclose() for each in self if each.blueprint.plugin in group)
-            await asyncio.gather(*leaving, return_exceptions=True)
-        self._by_id.clear()
-        for runner in self._runners.values():
-            await runner.aclose()
-        self._runners.clear()
+        """Stop everything, dependents before what they depend on, and end the runners.
+
+        Cancelling it kills what is left: nothing outlives it in any case.
+        """
+        try:
+            for group in self._roster.stop_groups({each.blueprint.plugin for each in self}):
+                leaving = (each.aclose() for each in self if each.blueprint.plugin in group)
+                await asyncio.gather(*leaving, return_exceptions=True)
+        except BaseException:
+            for each in self:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(0):  # an unloading that is cut short kills
+                        await each.aclose()
+            raise
+        finally:
+            self._by_id.clear()
+            for runner in self._runners.values():
+                await runner.aclose()
+            self._runners.clear()
 
     async def _plan(self, record: InstanceRecord) -> Blueprint:
         blueprint = await asyncio.to_thread(self._roster.blueprint, record)

@@ -114,13 +114,14 @@ class PluginManager:
             self._health_checks.cancel()
             await asyncio.gather(self._health_checks, return_exceptions=True)
             self._health_checks = None
-        if self._open is not None:
-            await self._open.live.aclose()
-        await self._broker.bus.aclose()
-        if self._open is not None:
-            if self._given_store is None:
-                self._open.roster.store.close()
-            self._open = None
+        open_, self._open = self._open, None
+        try:
+            if open_ is not None:
+                await open_.live.aclose()
+        finally:
+            await self._broker.bus.aclose()
+            if open_ is not None and self._given_store is None:
+                open_.roster.store.close()
 
     async def _begin(self) -> _Open:
         home = Home.open(self._state_dir or default_state_dir())

@@ -200,10 +200,11 @@ async def _read_streams(
     def sink(level: str, source: str) -> Callable[[str], None]:
         return lambda line: logbook.write(level, source, line)
 
-    for descriptor, level, source in ((process.stdout, "info", "stdout"), (process.stderr, "warning", "stderr")):
+    for source, level in (("stdout", "info"), ("stderr", "warning")):
+        descriptor: int | None = getattr(process, source)
         if descriptor is not None:
+            setattr(process, source, None)  # `read_lines` owns it from here on, also where it fails or is cancelled
             readers.append(await read_lines(descriptor, sink(level, source)))
-    process.stdout = process.stderr = None
 
 
 async def _see_end(runner: Runner, process: Process, *, patience_s: float) -> Exit:

@@ -53,7 +53,7 @@ _MSG_FASTOPEN: Final = 0x20000000
 _AF_UNIX, _AF_INET, _AF_INET6 = 1, 2, 10
 _SOCK_TYPE_MASK: Final = 0xF
 _SOCK_RAW, _SOCK_RDM, _SOCK_DCCP, _SOCK_PACKET = 3, 4, 6, 10
-_IPPROTO_MPTCP: Final = 262
+_IPPROTO_UDP: Final = 17
 _IPPROTO_TCP: Final = 6
 _TCP_FASTOPEN, _TCP_FASTOPEN_CONNECT, _TCP_ULP = 23, 30, 31
 _TIOCSTI, _TIOCLINUX, _TIOCCONS, _TIOCSETD = 0x5412, 0x541C, 0x541D, 0x5423
@@ -104,7 +104,8 @@ _CONDITIONAL: Final[dict[str, tuple[Refusal, ...]]] = {
             0, "families besides UNIX, INET, INET6", errno.EAFNOSUPPORT, except_for=(_AF_UNIX, _AF_INET, _AF_INET6)
         ),
         Refusal(1, "raw sockets", mask=_SOCK_TYPE_MASK, values=(_SOCK_RAW, _SOCK_RDM, _SOCK_DCCP, _SOCK_PACKET)),
-        Refusal(2, "multipath TCP", errno.EPROTONOSUPPORT, values=(_IPPROTO_MPTCP,)),
+        # Multipath TCP, SCTP, SMC, L2TP, UDP-Lite and whatever comes: each is kernel code that a plugin has no use for.
+        Refusal(2, "protocols besides TCP and UDP", errno.EPROTONOSUPPORT, except_for=(0, _IPPROTO_TCP, _IPPROTO_UDP)),
     ),
     "socketpair": (Refusal(0, "families besides UNIX", errno.EAFNOSUPPORT, except_for=(_AF_UNIX,)),),
     "prctl": (Refusal(0, "options that change more than oneself", errno.EINVAL, except_for=_PRCTL_OPTIONS),),
