@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 
 
-class PluginStatus(Enum):
+class PluginStatus(StrEnum):
     """Where a plugin stands in its life, from being found to being forgotten."""
 
     UNLOADED = "unloaded"

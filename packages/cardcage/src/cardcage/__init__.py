@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cardcage.foundation.errors import Refused as Refused
     from cardcage.foundation.errors import Unavailable as Unavailable
     from cardcage.manager import PluginManager as PluginManager
+    from cardcage_sdk.status import PluginStatus as PluginStatus
 
 _HOME = {
     "CardcageError": "cardcage.foundation.errors",
@@ -27,6 +28,7 @@ _HOME = {
     "Misuse": "cardcage.foundation.errors",
     "PluginFault": "cardcage.foundation.errors",
     "PluginManager": "cardcage.manager",
+    "PluginStatus": "cardcage_sdk.status",
     "Refused": "cardcage.foundation.errors",
     "Unavailable": "cardcage.foundation.errors",
     "extension_point": "cardcage.contracts",

@@ -13,18 +13,10 @@ from types import MappingProxyType
 from typing import Final
 
 from cardcage.foundation.errors import Misuse
+from cardcage_sdk.status import PluginStatus
 
-
-class PluginState(StrEnum):
-    """Where a plugin is in its life."""
-
-    UNLOADED = "unloaded"
-    LOADING = "loading"
-    LOADED = "loaded"
-    ACTIVE = "active"
-    INACTIVE = "inactive"
-    ERROR = "error"
-    UNLOADING = "unloading"
+PluginState = PluginStatus
+"""Where a plugin is in its life: the SDK's own states, so that host and plugin speak of the same."""
 
 
 class LifecycleAction(StrEnum):
