@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -73,6 +74,8 @@ class Cli:
             env=self.environment(env),
             cwd=cwd or self.folder,
             stdin=subprocess.DEVNULL,
+            # Tests that run in the background of a shell inherit that Ctrl-C is ignored, and would hand that on.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
