@@ -589,3 +589,32 @@ async def test_at_the_end_what_is_needed_stops_after_what_needs_it(
         assert manager.problems() == []
     stopped = [line for record in caplog.records if "stopping" in (line := record.getMessage())]
     assert [line.split()[-1] for line in stopped] == ["upper", "middle", "base"]
+
+
+@extension_point("sole", version=1, exclusive=True)
+class Sole(Protocol):
+    async def greet(self, name: str) -> str: ...
+
+
+async def test_of_an_exclusive_extension_point_only_the_first_provider_is_asked(
+    write_plugin: WritePlugin, plugins_dir: Path, state_dir: Path
+) -> None:
+    write_plugin("second", POLITE, manifest={"provides": ["sole@1"], "priority": 60})
+    write_plugin("first", POLITE, manifest={"provides": ["sole@1"], "priority": 40})
+    async with PluginManager(plugin_paths=[plugins_dir], state_dir=state_dir) as manager:
+        (outcome,) = await manager.call_all(Sole, "greet", "Ada")
+        assert outcome.plugin.name == "first"
+        await manager.stop_plugin("first")
+        (outcome,) = await manager.call_all(Sole, "greet", "Ada")
+        assert outcome.plugin.name == "second"
+
+
+async def test_one_plugin_that_runs_unconfined_is_named_in_the_warning(
+    write_plugin: WritePlugin, plugins_dir: Path, state_dir: Path
+) -> None:
+    write_plugin("wild", POLITE)
+    config = {"plugins": {"wild": {"enabled": True, "isolation": "unconfined"}}}
+    manager = PluginManager(config, plugin_paths=[plugins_dir], state_dir=state_dir)
+    with pytest.warns(UserWarning, match='plugin "wild" 1.0.0 runs UNCONFINED'):
+        await manager.__aenter__()
+    await manager.stop()

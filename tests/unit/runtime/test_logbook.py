@@ -72,3 +72,13 @@ def test_an_unknown_level_and_odd_fields_are_taken_as_plain_text() -> None:
     (line,) = book.lines()
     assert line.level == "info"
     assert line.fields == {"a\\n": "b\\x1b", "n": 3, "o": "[1]"}
+
+
+def test_a_plugin_may_lower_its_log_rate_and_never_raise_it() -> None:
+    clock = FakeClock()
+    quiet, loud = LogBook("ocr", clock, lines_per_s=2), LogBook("ocr", clock, lines_per_s=10**6)
+    for number in range(LOG_BURST_LINES + 1):
+        quiet.write("info", "stdout", str(number))
+        loud.write("info", "stdout", str(number))
+    assert quiet.dropped_total == LOG_BURST_LINES + 1 - 10
+    assert loud.dropped_total == 1

@@ -286,7 +286,8 @@ class Broker:
             if point.ref in provides and _callable_now(provider.instance) and _complete(provider.instance, point)
         ]
         local: list[Provider] = list(self._local.get(point.ref, ()))
-        return sorted([*walled, *local], key=lambda provider: (provider.priority, provider.info.instance))
+        ranked = sorted([*walled, *local], key=lambda provider: (provider.priority, provider.info.instance))
+        return ranked[:1] if point.exclusive else ranked
 
 
 def _check_pattern(instance: Instance, pattern: object, held: int) -> None:

@@ -39,8 +39,8 @@ def extension_point(name: str, version: int = 1, *, exclusive: bool = False) -> 
     """Declare a Protocol class to be the extension point `name@version`.
 
     Every parameter and result must be annotated with types that msgspec can describe. `AsyncIterator[T]` or
-    `Iterator[T]` as a result makes the method a stream. `exclusive` allows one active provider only. Raises `Misuse`
-    for a definition that could not be called from another process.
+    `Iterator[T]` as a result makes the method a stream. With `exclusive` only the first active provider is asked.
+    Raises `Misuse` for a definition that could not be called from another process.
     """
     # Types defined beside a class in a function body are visible only in that function's frame.
     frame = inspect.currentframe()

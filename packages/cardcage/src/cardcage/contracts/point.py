@@ -74,7 +74,8 @@ class MethodSpec:
 class ExtensionPoint:
     """A versioned typed interface that a host calls and plugins provide.
 
-    `exclusive` says that at most one provider may be active. `protocol` is the class that was decorated.
+    `exclusive` says that only one provider is asked: the active one with the lowest priority number.
+    `protocol` is the class that was decorated.
     """
 
     ref: InterfaceRef

@@ -36,8 +36,5 @@ LOG_LINES_PER_S: Final = 200
 LOG_BURST_LINES: Final = 1000
 """A chatty plugin writes tens of lines a second; what comes above is counted and the count is logged."""
 
-IN_FLIGHT_CALLS_MAX: Final = 1024
-"""Calls from one side that wait for their answers; the next is refused as Unavailable rather than queued."""
-
 PLUGIN_LOG_HISTORY_LINES: Final = 2000
 """Lines of each instance kept for `cardcage plugin logs`."""

@@ -7,11 +7,10 @@ protocol spoken there. One contract suite (`tests/contract/test_runner.py`) hold
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from cardcage.foundation.names import InstanceId
 from cardcage.sandbox.plan import SandboxPlan
@@ -76,7 +75,6 @@ class Process:
     stdout: int | None
     stderr: int | None
     report: EnforcementReport
-    facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
     handle: object = field(default=None, repr=False, compare=False)
 
 

@@ -106,6 +106,8 @@ class LiveInstances:
 
     async def _bring_up(self, blueprint: Blueprint) -> Instance:
         isolation = blueprint.spec.plan.isolation
+        if isolation == UNCONFINED and self._roster.isolation != UNCONFINED:
+            warn_unconfined(blueprint.label)
         instance = Instance(
             blueprint,
             runner=self._runner(isolation),
@@ -123,8 +125,6 @@ class LiveInstances:
         runner = self._runners.get(isolation)
         if runner is None:
             runner = self._runners[isolation] = UnconfinedRunner() if isolation == UNCONFINED else ZygoteRunner()
-            if isolation == UNCONFINED and self._roster.isolation != UNCONFINED:
-                warn_unconfined("a plugin")
         return runner
 
 

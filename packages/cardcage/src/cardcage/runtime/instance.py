@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 
 from cardcage.foundation.clock import Clock
 from cardcage.foundation.errors import CardcageError, Misuse, PluginFault, Unavailable
+from cardcage.foundation.limits import LOG_LINES_PER_S
 from cardcage.launch.runner import Exit, ExitReason, Runner
 from cardcage.runtime.blueprint import Blueprint
 from cardcage.runtime.description import PluginDescription
@@ -89,7 +90,8 @@ class Instance:
     ) -> None:
         self.blueprint = blueprint
         self.state = PluginState.UNLOADED
-        self.logbook = LogBook(blueprint.plugin, clock)
+        lines_per_s = blueprint.manifest.limits.log_lines_per_s or LOG_LINES_PER_S
+        self.logbook = LogBook(blueprint.plugin, clock, lines_per_s=lines_per_s)
         self.restarts = 0
         self.error: CardcageError | None = None
         self._runner = runner

@@ -59,12 +59,15 @@ class LogLine:
 class LogBook:
     """The last lines of one instance, each also handed to the host's logger with the prefix `[plugin:<name>]`."""
 
-    def __init__(self, plugin: str, clock: Clock) -> None:
+    def __init__(self, plugin: str, clock: Clock, *, lines_per_s: int = LOG_LINES_PER_S) -> None:
+        """`lines_per_s` may lower the host's own limit, never raise it."""
+        self._lines_per_s = min(lines_per_s, LOG_LINES_PER_S)
+        self._burst = float(LOG_BURST_LINES * self._lines_per_s // LOG_LINES_PER_S or 1)
         self._plugin = plugin
         self._prefix = f"[plugin:{plugin}]"
         self._clock = clock
         self._lines: deque[LogLine] = deque(maxlen=PLUGIN_LOG_HISTORY_LINES)
-        self._tokens = float(LOG_BURST_LINES)
+        self._tokens = self._burst
         self._filled_at_s = clock.monotonic_s()
         self._dropped = 0
         self.dropped_total = 0
@@ -81,7 +84,7 @@ class LogBook:
             return
         if self._dropped:
             dropped, self._dropped = self._dropped, 0
-            self._keep("warning", "host", f"{dropped} lines dropped: more than {LOG_LINES_PER_S} a second", {})
+            self._keep("warning", "host", f"{dropped} lines dropped: more than {self._lines_per_s} a second", {})
         self._keep(level if level in _LEVELS else "info", source, escape(text), _plain(fields or {}))
 
     def note(self, level: str, text: str) -> None:
@@ -96,7 +99,7 @@ class LogBook:
 
     def _take_token(self) -> bool:
         now_s = self._clock.monotonic_s()
-        self._tokens = min(LOG_BURST_LINES, self._tokens + (now_s - self._filled_at_s) * LOG_LINES_PER_S)
+        self._tokens = min(self._burst, self._tokens + (now_s - self._filled_at_s) * self._lines_per_s)
         self._filled_at_s = now_s
         if self._tokens < 1:
             return False
