@@ -291,6 +291,53 @@ def system_call(number: int, *arguments: int) -> int:
 
 
 @probe
+def system_calls(numbers: list[int]) -> dict[int, str]:
+    """What comes of each call with arguments that no call can do anything with: no address, no descriptor, no flags."""
+    _libc.syscall.restype = ctypes.c_long
+    nothing = [ctypes.c_long(-1)] * 6
+    answers: dict[int, str] = {}
+    for number in numbers:
+        result = _libc.syscall(ctypes.c_long(number), *nothing)
+        answers[number] = errno.errorcode[ctypes.get_errno()] if result == -1 else "done"
+    return answers
+
+
+@probe
+def attach_socket_filter() -> str:
+    """A program of one instruction, which keeps every packet, as any user may attach to its own socket."""
+    program = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0xFFFFFFFF))
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, 26, struct.pack("HxxxxxxQ", 1, ctypes.addressof(program)))
+    return "attached"
+
+
+@probe
+def ask_a_device() -> int:
+    """RNDGETENTCNT, which anybody may ask of the random device."""
+    import fcntl
+
+    with open("/dev/urandom", "rb") as device:
+        return struct.unpack("i", fcntl.ioctl(device, 0x80045200, bytes(4)))[0]
+
+
+@probe
+def ordinary_requests() -> str:
+    """What ordinary programs ask of descriptors: none of it may be refused."""
+    import fcntl
+    import termios
+
+    with socket.socket() as sock, open("/dev/null", "rb") as null:
+        sock.setblocking(False)
+        sock.set_inheritable(True)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        fcntl.ioctl(sock, termios.FIONREAD, bytes(4))
+        fcntl.fcntl(sock, fcntl.F_GETFL)
+        return str(null.isatty())
+
+
+@probe
 def type_into_terminal() -> str:
     """TIOCSTI into a terminal of its own: what refuses it must not be that there is none."""
     import fcntl

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cardcage.sandbox.seccomp import Profile, Refusal, assemble, profile
+from cardcage.sandbox.profile import Condition, Options, profile
+from cardcage.sandbox.seccomp import assemble
 from cardcage.sandbox.syscalls import AUDIT_ARCH, NUMBERS
 
 ALLOW, ERRNO, KILL = 0x7FFF0000, 0x00050000, 0x80000000
@@ -44,14 +45,23 @@ def run(program: bytes, *, machine: str, number: int, arguments: tuple[int, ...]
                 raise AssertionError(f"instruction {code:#x} is not one that the assembler knows")
 
 
-def is_refused_by(refusal: Refusal, value: int) -> bool:
-    """The refusal's meaning in plain words."""
-    masked = value & refusal.mask
-    if refusal.bits:
-        return bool(masked & refusal.bits)
-    if refusal.values:
-        return masked in refusal.values
-    return masked not in refusal.except_for
+def is_refused_by(condition: Condition, arguments: tuple[int, ...]) -> bool:
+    """The condition's meaning in plain words."""
+    if isinstance(condition, Options):
+        return arguments[2] not in condition.allowed.get(arguments[1], ())
+    masked = arguments[condition.argument] & condition.mask
+    if condition.bits:
+        return bool(masked & condition.bits)
+    if condition.values:
+        return masked in condition.values
+    return masked not in condition.except_for
+
+
+def telling_values(condition: Condition) -> list[int]:
+    """Arguments near which the condition's answer changes."""
+    if isinstance(condition, Options):
+        return [*condition.allowed, *(option for options in condition.allowed.values() for option in options)]
+    return [*condition.values, *condition.except_for, condition.bits]
 
 
 @pytest.mark.parametrize("machine", MACHINES)
@@ -64,36 +74,78 @@ def test_every_call_is_allowed_or_refused_as_the_profile_says(machine: str, exec
         verdict = run(program, machine=machine, number=number)
         if name in words.allowed:
             assert verdict == ALLOW, name
-        elif name in ("clone3", "openat2"):
+        elif name in words.absent:
             assert verdict == ERRNO | errno.ENOSYS, name
         else:
             assert verdict == ERRNO | errno.EPERM, name
 
 
-def _conditional(words: Profile) -> list[tuple[str, tuple[Refusal, ...]]]:
-    return [(name, refusals) for name, refusals in words.conditional.items() if name != "setsockopt"]
-
-
 @given(st.data())
 def test_an_argument_is_refused_exactly_where_the_profile_says(data: st.DataObject) -> None:
     machine = data.draw(st.sampled_from(MACHINES))
-    name, refusals = data.draw(st.sampled_from(_conditional(profile(execute=False, machine=machine))))
-    telling = [value for refusal in refusals for value in (*refusal.values, *refusal.except_for, refusal.bits)]
+    name, conditions = data.draw(st.sampled_from(list(profile(execute=False, machine=machine).conditional.items())))
+    telling = [value for condition in conditions for value in telling_values(condition)]
     value = st.one_of(st.sampled_from(telling), st.integers(0, (1 << 64) - 1))
     arguments = tuple(data.draw(st.tuples(*[value] * 6)))
     verdict = run(
         assemble(execute=False, machine=machine), machine=machine, number=NUMBERS[machine][name], arguments=arguments
     )
-    stopping = [refusal for refusal in refusals if is_refused_by(refusal, arguments[refusal.argument] & 0xFFFFFFFF)]
+    seen = tuple(argument & 0xFFFFFFFF for argument in arguments)
+    stopping = [condition for condition in conditions if is_refused_by(condition, seen)]
     assert verdict == (ERRNO | stopping[0].code if stopping else ALLOW)
 
 
+SOL_SOCKET, IP, TCP, UDP, IPV6, NETLINK = 1, 0, 6, 17, 41, 270
+OPTIONS_REFUSED = {
+    "SO_ATTACH_FILTER": (SOL_SOCKET, 26),
+    "SO_ATTACH_BPF": (SOL_SOCKET, 50),
+    "SO_ATTACH_REUSEPORT_CBPF": (SOL_SOCKET, 51),
+    "SO_ATTACH_REUSEPORT_EBPF": (SOL_SOCKET, 52),
+    "SO_MARK": (SOL_SOCKET, 36),
+    "SO_BINDTODEVICE": (SOL_SOCKET, 25),
+    "SO_BUSY_POLL": (SOL_SOCKET, 46),
+    "IPT_SO_SET_REPLACE": (IP, 64),
+    "IP_ADD_MEMBERSHIP": (IP, 35),
+    "IP_OPTIONS": (IP, 4),
+    "IP_XFRM_POLICY": (IP, 17),
+    "IPV6_RTHDR": (IPV6, 57),
+    "IPV6_HOPOPTS": (IPV6, 54),
+    "IP6T_SO_SET_REPLACE": (IPV6, 64),
+    "TCP_REPAIR": (TCP, 19),
+    "TCP_FASTOPEN": (TCP, 23),
+    "TCP_FASTOPEN_CONNECT": (TCP, 30),
+    "TCP_ULP": (TCP, 31),
+    "TCP_MD5SIG": (TCP, 14),
+    "TCP_CONGESTION": (TCP, 13),
+    "UDP_ENCAP": (UDP, 100),
+    "NETLINK_ADD_MEMBERSHIP": (NETLINK, 1),
+}
+OPTIONS_ALLOWED = {
+    "SO_REUSEADDR": (SOL_SOCKET, 2),
+    "SO_KEEPALIVE": (SOL_SOCKET, 9),
+    "TCP_NODELAY": (TCP, 1),
+    "TCP_USER_TIMEOUT": (TCP, 18),
+    "IP_TOS": (IP, 1),
+    "IPV6_V6ONLY": (IPV6, 26),
+}
+
+
 @pytest.mark.parametrize("machine", MACHINES)
-def test_tcp_options_that_connect_are_refused_and_others_are_not(machine: str) -> None:
-    program, number = assemble(execute=False, machine=machine), NUMBERS[machine]["setsockopt"]
-    assert run(program, machine=machine, number=number, arguments=(3, 6, 30)) == ERRNO | errno.EPERM
-    assert run(program, machine=machine, number=number, arguments=(3, 6, 1)) == ALLOW  # TCP_NODELAY
-    assert run(program, machine=machine, number=number, arguments=(3, 1, 30)) == ALLOW  # SOL_SOCKET
+@pytest.mark.parametrize("name", [*OPTIONS_REFUSED, *OPTIONS_ALLOWED])
+def test_socket_options_are_those_of_ordinary_clients_and_servers(machine: str, name: str) -> None:
+    arguments = (3, *(OPTIONS_REFUSED | OPTIONS_ALLOWED)[name])
+    program = assemble(execute=False, machine=machine)
+    verdict = run(program, machine=machine, number=NUMBERS[machine]["setsockopt"], arguments=arguments)
+    assert verdict == (ALLOW if name in OPTIONS_ALLOWED else ERRNO | errno.ENOPROTOOPT)
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_what_netfilter_tells_is_refused_and_what_a_client_asks_is_not(machine: str) -> None:
+    program, number = assemble(execute=False, machine=machine), NUMBERS[machine]["getsockopt"]
+    for arguments in ((3, IP, 64), (3, IP, 80), (3, SOL_SOCKET, 26), (3, TCP, 35)):
+        assert run(program, machine=machine, number=number, arguments=arguments) == ERRNO | errno.ENOPROTOOPT
+    for arguments in ((3, SOL_SOCKET, 4), (3, SOL_SOCKET, 3), (3, TCP, 11)):
+        assert run(program, machine=machine, number=number, arguments=arguments) == ALLOW
 
 
 def test_a_call_of_another_architecture_ends_the_process() -> None:
