@@ -29,6 +29,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from cardcage.foundation.errors import Misuse
+from cardcage_sdk.secure import load_certificate
 
 AUTHORITY_FILE: Final = "authority.pem"
 """Key and certificate in one file, so that there is never one without the other."""
@@ -74,8 +75,7 @@ class Certificate:
 
     def load_into(self, context: ssl.SSLContext) -> None:
         """Make this the certificate that `context` shows. The key touches no disk where the system has memory files."""
-        with _as_file(self.cert_pem + self.key_pem) as path:
-            context.load_cert_chain(path)
+        load_certificate(context, self.cert_pem + self.key_pem)
 
 
 class Authority:
@@ -318,20 +318,3 @@ def _write(path: Path, content: bytes) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
-
-
-@contextmanager
-def _as_file(content: bytes) -> Generator[str]:
-    """A path under which `content` can be read for the moment: OpenSSL takes keys from paths only."""
-    if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("certificate", os.MFD_CLOEXEC)
-        try:
-            os.write(descriptor, content)
-            yield f"/proc/self/fd/{descriptor}"
-        finally:
-            os.close(descriptor)
-        return
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(content)
-        file.flush()
-        yield file.name
