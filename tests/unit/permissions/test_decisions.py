@@ -69,6 +69,79 @@ def test_covering_is_transitive(first: Permission, second: Permission, third: Pe
         assert first.covers(third)
 
 
+@given(permissions)
+def test_a_permission_covers_itself(permission: Permission) -> None:
+    assert permission.covers(permission)
+
+
+@given(permissions, permissions)
+def test_two_that_cover_each_other_are_spelt_alike(first: Permission, second: Permission) -> None:
+    assert (first.covers(second) and second.covers(first)) == (first == second)
+
+
+@given(permissions, permissions)
+def test_overlapping_goes_both_ways_and_follows_from_covering(first: Permission, second: Permission) -> None:
+    assert first.overlaps(second) == second.overlaps(first)
+    if first.covers(second):
+        assert first.overlaps(second)
+
+
+@given(permissions, permissions, permissions)
+def test_what_two_permissions_both_cover_makes_them_overlap(
+    first: Permission, second: Permission, inner: Permission
+) -> None:
+    if first.covers(inner) and second.covers(inner):
+        assert first.overlaps(second)
+
+
+@given(permissions, permissions, permissions)
+def test_whoever_overlaps_a_part_overlaps_the_whole(whole: Permission, part: Permission, other: Permission) -> None:
+    if whole.covers(part) and part.overlaps(other):
+        assert whole.overlaps(other)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "answer"),
+    [
+        ("network:a.example:400-500", "network:a.example:450-600", True),
+        ("network:a.example:400-500", "network:a.example:501-600", False),
+        ("network:*.example:443", "network:*.a.example:443", True),
+        ("network:*.a.example:443", "network:*.b.example:443", False),
+        ("network:10.0.0.0/8:443", "network:10.1.0.0/16:*", True),
+        ("network:10.0.0.0/8:443", "network:inside.example:443", False),
+        ("network:10.0.0.0/8:443", "network:*:443", True),
+        ("read:/", "read:/etc/", True),
+        ("read:/etc/shadow", "read:/etc/", True),
+        ("read:/etc/", "write:/etc/", False),
+        ("subprocess:*", "subprocess:/usr/bin/git", True),
+    ],
+)
+def test_what_overlaps_what(first: str, second: str, answer: bool) -> None:
+    assert Permission.parse(first).overlaps(Permission.parse(second)) is answer
+
+
+@pytest.mark.parametrize(
+    ("text", "broad"),
+    [
+        ("network:*:443", True),
+        ("network:*.example.com:443", True),
+        ("network:example.com:*", True),
+        ("network:example.com:443", False),
+        ("network:example.com:400-500", False),
+        ("network:10.0.0.0/8:443", True),
+        ("network:10.0.0.1:443", False),
+        ("read:/", True),
+        ("write:/srv/", False),
+        ("subprocess:*", True),
+        ("subprocess:/usr/bin/git", False),
+        ("secret:TOKEN", False),
+        ("network:${config.host}:443", False),
+    ],
+)
+def test_a_permission_is_broad_where_it_stands_for_what_nobody_named(text: str, broad: bool) -> None:
+    assert Permission.parse(text).is_broad is broad
+
+
 @given(permissions, grant_sets)
 def test_what_is_allowed_is_allowed_by_one_grant_of_the_same_kind(asked: Permission, grants: Grants) -> None:
     decision = decide(asked, grants)

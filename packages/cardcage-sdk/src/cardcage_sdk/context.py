@@ -177,6 +177,14 @@ class PluginContext:
     plugin: str = ""
     version: str = ""
     instance: str = ""
+    permissions: tuple[str, ...] = ()
+    """What it asked for and was granted, in the spelling of manifests: `read:/srv/bill.csv`."""
+    missing_permissions: tuple[str, ...] = ()
+    """What it asked for as optional and was not granted."""
+
+    def has_permission(self, permission: str) -> bool:
+        """Whether the host granted this permission, spelt as in `permissions`."""
+        return permission in self.permissions
 
 
 class LinkedContext(PluginContext):
@@ -192,6 +200,8 @@ class LinkedContext(PluginContext):
         self.plugin = settings.get("plugin") or "plugin"
         self.version = settings.get("version") or ""
         self.instance = settings.get("instance") or self.plugin
+        self.permissions = tuple(settings.get("permissions") or ())
+        self.missing_permissions = tuple(settings.get("missing_permissions") or ())
         self._link = link
         self._log_level: str = settings.get("log_level") or "info"
 

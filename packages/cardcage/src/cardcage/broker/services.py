@@ -41,6 +41,11 @@ class ServiceTable:
             raise Misuse(f"the service {name} is registered already", code="duplicate_service")
         self._services[name] = Service(name=name, handler=handler, capability=capability)
 
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """The capabilities that the registered methods stand behind."""
+        return frozenset(each.capability for each in self._services.values() if each.capability is not None)
+
     async def call(self, caller: PluginInfo, grants: Grants, name: str, args: Any) -> Any:
         """Run a service for a plugin, where it exists and is granted."""
         service = self._services.get(name)

@@ -117,7 +117,7 @@ KEYS: Final[tuple[ManifestKey, ...]] = (
     ),
     ManifestKey(
         name="limits",
-        takes="a mapping of memory, cpu, processes, descriptors, disk, network and log_rate",
+        takes="a mapping of memory, cpu, processes, descriptors, disk, inodes, network, connections and log_rate",
         example="{memory: 256MiB, cpu: 0.5}",
         help="What it needs at most; an operator may set less.",
     ),

@@ -53,7 +53,11 @@ class Limits:
     processes: int | None = None
     descriptors: int | None = None
     disk_bytes: int | None = None
+    inodes: int | None = None
+    """Files, folders and links together."""
     network_bytes_per_s: int | None = None
+    connections: int | None = None
+    """At once."""
     log_lines_per_s: int | None = None
 
 
@@ -158,6 +162,14 @@ LIMIT_KEYS: Final[Mapping[str, LimitKey]] = {
         most=BYTES_MAX,
         pattern=SIZE_BOUNDED,
     ),
+    "inodes": LimitKey(
+        attribute="inodes",
+        read=_read_count,
+        expected=_COUNT_WORDS,
+        help="Files, folders and links that it may have in its own folders.",
+        number="integer",
+        most=COUNT_MAX,
+    ),
     "network": LimitKey(
         attribute="network_bytes_per_s",
         read=_read_rate,
@@ -166,6 +178,14 @@ LIMIT_KEYS: Final[Mapping[str, LimitKey]] = {
         number="integer",
         most=BYTES_MAX,
         pattern=RATE_BOUNDED,
+    ),
+    "connections": LimitKey(
+        attribute="connections",
+        read=_read_count,
+        expected=_COUNT_WORDS,
+        help="Open connections to granted endpoints at once.",
+        number="integer",
+        most=COUNT_MAX,
     ),
     "log_rate": LimitKey(
         attribute="log_lines_per_s",

@@ -40,6 +40,17 @@ class Endpoint:
         ports = self.port_low <= other.port_low and other.port_high <= self.port_high
         return ports and self._covers_host(other)
 
+    def overlaps(self, other: Endpoint) -> bool:
+        """Whether some connection is allowed by both. A name and an address are never held to be the same."""
+        ports = self.port_low <= other.port_high and other.port_low <= self.port_high
+        return ports and (self._covers_host(other) or other._covers_host(self))
+
+    @property
+    def is_broad(self) -> bool:
+        """Whether it stands for hosts that nobody has named one by one, or for every port of one."""
+        ranged = self.addresses is not None and self.addresses.num_addresses > 1
+        return self.host.startswith("*") or ranged or (self.port_low, self.port_high) == (1, PORT_MAX)
+
     def _covers_host(self, other: Endpoint) -> bool:
         if self.host == "*":
             return True

@@ -128,6 +128,34 @@ class Permission:
             case _:
                 assert_never(self.kind)
 
+    def overlaps(self, other: Permission) -> bool:
+        """Whether there is anything that both allow. A name is not resolved, so it overlaps with no address."""
+        if self.kind is PermissionKind.NETWORK and self.kind is other.kind:
+            plain = not (self.has_placeholders or other.has_placeholders)
+            return plain and network.parse_endpoint(self.value).overlaps(network.parse_endpoint(other.value))
+        # Folders lie in each other or apart, and names are equal or not: only ranges of ports can cross.
+        return self.covers(other) or other.covers(self)
+
+    @property
+    def is_broad(self) -> bool:
+        """Whether it stands for things that nobody named one by one.
+
+        A pattern of hosts, a range of addresses, every port of a host, any program, or all files there are.
+        """
+        if self.has_placeholders:
+            return False
+        match self.kind:
+            case PermissionKind.NETWORK:
+                return network.parse_endpoint(self.value).is_broad
+            case PermissionKind.READ | PermissionKind.WRITE:
+                return self.value == "/"
+            case PermissionKind.SUBPROCESS:
+                return self.value == "*"
+            case PermissionKind.SECRET | PermissionKind.CAPABILITY:
+                return False
+            case _:
+                assert_never(self.kind)
+
 
 def _canonical(kind: PermissionKind, value: str) -> str:
     if len(value) > VALUE_CHARS_MAX:

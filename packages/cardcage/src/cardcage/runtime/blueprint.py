@@ -41,6 +41,8 @@ class Blueprint:
     points: tuple[ExtensionPoint, ...] = ()
     policy: RuntimePolicy = field(default_factory=RuntimePolicy)
     priority: int = 50
+    missing: tuple[str, ...] = ()
+    """The optional permissions that were asked for and not granted."""
 
     @property
     def plugin(self) -> str:

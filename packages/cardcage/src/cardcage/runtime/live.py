@@ -187,6 +187,8 @@ async def _load(blueprint: Blueprint, channel: Channel) -> PluginDescription:
             "version": blueprint.version,
             "instance": str(blueprint.instance),
             "log_level": "info",
+            "permissions": [str(permission) for permission in blueprint.grants],
+            "missing_permissions": list(blueprint.missing),
         },
     }
     return await channel.call(
