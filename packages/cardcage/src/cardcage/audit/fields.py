@@ -91,6 +91,7 @@ class AuditFields(TypedDict, total=False):
     serial: str
 
     # the log itself
+    action: str
     count: int
     counts: list[str]
     bytes: int
@@ -118,13 +119,18 @@ _LOOKS_SECRET: Final = (
     (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*", re.DOTALL), _HIDDEN),
 )
 
+_SUSPECT: Final = re.compile(r"(?i)://|[?&]|bearer|basic|-----BEGIN")
+"""What one of those patterns needs to be there: most texts are looked through once."""
+
 
 def clean_text(text: object, chars_max: int = TEXT_CHARS_MAX) -> str:
     """`text` on one line, with control characters written out and what looks like a credential hidden, cut to size."""
     shown = str(text)[: 8 * chars_max]  # what is cut off anyway is not searched
-    for pattern, replacement in _LOOKS_SECRET:
-        shown = pattern.sub(replacement, shown)
-    shown = _CONTROL.sub(_escape, shown)
+    if _SUSPECT.search(shown):
+        for pattern, replacement in _LOOKS_SECRET:
+            shown = pattern.sub(replacement, shown)
+    if not shown.isprintable():
+        shown = _CONTROL.sub(_escape, shown)
     return shown if len(shown) <= chars_max else shown[: chars_max - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
