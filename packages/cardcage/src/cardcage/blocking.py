@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterat
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
+from cardcage.audit import Auditor
 from cardcage.broker import Event, HookOutcome, Outcome
 from cardcage.contracts import ExtensionPoint, MethodSpec, extension_point_of, make_proxy
 from cardcage.foundation.errors import Misuse
@@ -68,6 +69,11 @@ class PluginManager:
                 self._wait(self._manager.stop())
             finally:
                 self._end_loop()
+
+    @property
+    def audit(self) -> Auditor:
+        """Where decisions are recorded while the manager is open."""
+        return self._manager.audit
 
     # plugins ------------------------------------------------------------------------------------------------------
 

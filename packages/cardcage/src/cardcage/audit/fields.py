@@ -91,7 +91,8 @@ class AuditFields(TypedDict, total=False):
     serial: str
 
     # the log itself
-    action: str
+    repeated: str
+    """The action that came so many more times."""
     count: int
     counts: list[str]
     bytes: int

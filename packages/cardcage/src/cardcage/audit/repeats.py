@@ -59,5 +59,5 @@ class Repeats:
 
 
 def _summary(run: _Run) -> AuditEvent:
-    fields = {"action": str(run.event.action), "count": run.count - SAME_MAX}
+    fields = {"repeated": str(run.event.action), "count": run.count - SAME_MAX}
     return msgspec.structs.replace(run.event, action=Action.AUDIT_REPEATED, at_s=None, fields=fields)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
+from cardcage.audit import Action, Actor
 from cardcage.broker.events import Callback, Event, EventBus
 from cardcage.broker.providers import InstanceProvider, LocalProvider, PluginInfo, Provider, proxy_of
 from cardcage.broker.services import ServiceTable
@@ -19,7 +20,7 @@ from cardcage.contracts import ExtensionPoint, bind_arguments, check_provider
 from cardcage.foundation.clock import Clock
 from cardcage.foundation.errors import CardcageError, Misuse
 from cardcage.foundation.names import EVENT_NAME_PATTERN, InterfaceRef
-from cardcage.permissions import Permission, PermissionKind, decide
+from cardcage.permissions import Decision, Permission, PermissionKind, decide
 from cardcage.runtime import HookMark, Instance, InstanceHealth
 from cardcage.supervise import PluginState
 
@@ -28,10 +29,14 @@ _HOST_EVENTS: Final = ("plugin.", "cardcage.", "host.")
 
 _OBSERVE_PLUGINS: Final = Permission(PermissionKind.CAPABILITY, "ObservePlugins")
 """What a plugin must have been granted to hear the host's events about other plugins."""
+_OPEN_TO_ALL: Final = Decision(True, "it is for everyone")
 _PATTERN: Final = re.compile(r"[A-Za-z0-9_.:/*?!\[\]-]{1,256}")
 
 PATTERNS_MAX: Final = 64
 """Event patterns of one instance: every event is held against all of them, and each keeps a queue. `*` is one."""
+
+WITHHELD_NAMES_MAX: Final = 100
+"""Names of events that a subscription was not shown: the log tells each once, and of so many."""
 
 __all__ = ["Broker", "HookOutcome", "HookStep", "InstanceHealth", "Outcome", "Tool"]
 
@@ -247,14 +252,25 @@ class Broker:
         patterns = self.bus.patterns(instance.id)
         if isinstance(pattern, str) and pattern in patterns:  # pyright: ignore[reportUnnecessaryIsInstance]
             return
-        _check_pattern(instance, pattern, len(patterns))
+        try:
+            _check_pattern(instance, pattern, len(patterns))
+        except Misuse as error:
+            instance.trail.note(
+                Action.SUBSCRIPTION_REFUSED, error.message, allowed=False, actor=Actor.PLUGIN, pattern=str(pattern)
+            )
+            raise
+        withheld: set[str] = set()
 
         async def deliver(event: Event) -> None:
-            if (
-                event.source == instance.id
-                or instance.state is not PluginState.ACTIVE
-                or not _may_hear(instance, event)
-            ):
+            if event.source == instance.id or instance.state is not PluginState.ACTIVE:
+                return
+            decision = _may_hear(instance, event)
+            if not decision.allowed:
+                if event.name not in withheld and len(withheld) < WITHHELD_NAMES_MAX:
+                    withheld.add(event.name)
+                    instance.trail.note(
+                        Action.EVENT_REFUSED, decision.reason, allowed=False, event=event.name, pattern=pattern
+                    )
                 return
             try:
                 await instance.call("cardcage.handle_event", [event.name, event.data])
@@ -267,6 +283,13 @@ class Broker:
         """An event that a plugin publishes: its name must be well formed, and never one of the host's own."""
         if not _EVENT_NAME.fullmatch(name) or name.startswith(_HOST_EVENTS):
             instance.logbook.note("warning", f"event {name!r} refused: not a name that a plugin may publish")
+            instance.trail.note(
+                Action.EVENT_REFUSED,
+                "not a name that a plugin may publish",
+                allowed=False,
+                actor=Actor.PLUGIN,
+                event=name,
+            )
             return
         self.publish(name, data, source=instance.id)
 
@@ -307,13 +330,13 @@ def _check_pattern(instance: Instance, pattern: object, held: int) -> None:
         )
 
 
-def _may_hear(instance: Instance, event: Event) -> bool:
+def _may_hear(instance: Instance, event: Event) -> Decision:
     """The host's own events tell of other plugins, their errors and figures: those need a capability."""
     if not event.name.startswith(_HOST_EVENTS):
-        return True
+        return _OPEN_TO_ALL
     data: Any = event.data
     own = isinstance(data, Mapping) and cast(Mapping[str, Any], data).get("instance") == instance.id
-    return own or decide(_OBSERVE_PLUGINS, instance.blueprint.grants).allowed
+    return _OPEN_TO_ALL if own else decide(_OBSERVE_PLUGINS, instance.blueprint.grants)
 
 
 def _callable_now(instance: Instance) -> bool:

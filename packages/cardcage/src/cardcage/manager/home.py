@@ -22,7 +22,7 @@ def default_state_dir() -> Path:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Home:
-    """The folder and what stands in it: `registry.db`, `data/<instance>` and `temp/<instance>`."""
+    """The folder and what stands in it: `registry.db`, `audit`, `data/<instance>` and `temp/<instance>`."""
 
     root: Path
 
@@ -49,6 +49,10 @@ class Home:
                 hint=f"name another: state_dir=..., or {STATE_DIR_VARIABLE}",
             ) from error
         return cls(root=root)
+
+    @property
+    def audit(self) -> Path:
+        return self.root / "audit"
 
     @property
     def registry(self) -> Path:

@@ -8,6 +8,7 @@ import random
 import warnings
 from collections.abc import Iterator
 
+from cardcage.audit import Action, Actor, Trail
 from cardcage.broker import Broker
 from cardcage.foundation.clock import Clock
 from cardcage.foundation.errors import Misuse
@@ -97,7 +98,7 @@ class LiveInstances:
             self._runners.clear()
 
     async def _plan(self, record: InstanceRecord) -> Blueprint:
-        blueprint = await asyncio.to_thread(self._roster.blueprint, record)
+        blueprint = await asyncio.to_thread(self._roster.blueprint, record, audited=True)
         if record.uid is not None:
             return blueprint
         # It was never remembered. The store gives it its user id, but only once it is known that it can be planned.
@@ -108,12 +109,27 @@ class LiveInstances:
         isolation = blueprint.spec.plan.isolation
         if isolation == UNCONFINED and self._roster.isolation != UNCONFINED:
             warn_unconfined(blueprint.label)
+        trail = Trail(
+            auditor=self._roster.auditor,
+            plugin=blueprint.plugin,
+            version=blueprint.version,
+            instance=str(blueprint.instance),
+        )
+        if isolation == UNCONFINED:
+            trail.note(
+                Action.INSTANCE_UNCONFINED,
+                "the operator took every wall away",
+                allowed=True,
+                actor=Actor.OPERATOR,
+                isolation=isolation,
+            )
         instance = Instance(
             blueprint,
             runner=self._runner(isolation),
             host=self._host,
             clock=self._clock,
             jitter=random.random,
+            trail=trail,
         )
         self._by_id[instance.id] = instance
         plugin = self._roster.installed(blueprint.plugin)

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
+from cardcage.audit import NO_AUDIT, Action, Actor, Auditor, Trail
+from cardcage.audit.writer import AuditWriter, open_auditor
 from cardcage.broker import Broker, HookOutcome, Outcome, PluginInfo, ServiceTable, Tool
 from cardcage.broker.events import Callback
 from cardcage.contracts import extension_point_of, index_points
@@ -21,6 +23,7 @@ from cardcage.contracts.pack import Pack
 from cardcage.foundation.errors import CardcageError, Misuse, Refused
 from cardcage.manager.home import Home, default_state_dir
 from cardcage.manager.live_instances import LiveInstances, warn_unconfined
+from cardcage.manager.notes import note_grants, note_rejected, noting_calls
 from cardcage.manager.packs import installed_packs
 from cardcage.manager.planning import PROCESS, UNCONFINED, Asked, Planner, parse_grants, path_of
 from cardcage.manager.roster import Roster
@@ -56,12 +59,14 @@ class PluginManager:
         auto_start: bool = True,
         policy: RuntimePolicy | None = None,
         store: Store | None = None,
+        audit: Auditor | bool = True,
     ) -> None:
         """Nothing is read or started before the manager is entered.
 
         `config` is the host configuration (plugins, plugin_paths, auto_load, health_check_interval). `grants` gives
         each plugin, by name, permissions in their text form, such as `"read:/srv/bill.csv"`. `isolation="unconfined"`
-        takes the walls away from every plugin, and warns. With `auto_start` all enabled plugins found in
+        takes the walls away from every plugin, and warns. Every decision is recorded in the audit log of the state
+        folder, or by the `audit` that is given; False records nothing. With `auto_start` all enabled plugins found in
         `plugin_paths` are started on entry.
         """
         self._settings: HostSettings = read_settings(config)
@@ -83,7 +88,9 @@ class PluginManager:
         self._health_checks: asyncio.Task[None] | None = None
         self._problems: dict[str, Problem] = {}
         self._found: set[str] = set()
-        self._services = ServiceTable()
+        self._given_auditor = audit
+        self._auditor: Auditor = NO_AUDIT
+        self._services = ServiceTable(on_decision=noting_calls(lambda: self._auditor))
         self._broker = Broker(services=self._services, clock=self._clock)
         self._services.register("cardcage.subscribe", self._subscribe_plugin, capability=None)
 
@@ -122,9 +129,13 @@ class PluginManager:
             await self._broker.bus.aclose()
             if open_ is not None and self._given_store is None:
                 open_.roster.store.close()
+            auditor, self._auditor = self._auditor, NO_AUDIT
+            if isinstance(auditor, AuditWriter) and auditor is not self._given_auditor:
+                await asyncio.to_thread(auditor.close)
 
     async def _begin(self) -> _Open:
         home = Home.open(self._state_dir or default_state_dir())
+        self._auditor = await self._open_auditor(home)
         packs = self._given_packs if self._given_packs is not None else installed_packs()
         points = index_points([*self._extension_points, *(point for pack in packs for point in pack.extension_points)])
         planner = Planner(
@@ -142,10 +153,27 @@ class PluginManager:
             planner=planner,
             isolation=self._isolation,
             clock=self._clock,
+            auditor=self._auditor,
         )
+        for name, given in self._granted.items():
+            note_grants(Trail(auditor=self._auditor, plugin=name), given, source="embedding program")
+        for name, own in self._settings.plugins.items():
+            note_grants(Trail(auditor=self._auditor, plugin=name), own.grants, source="configuration")
         if self._isolation == UNCONFINED:
             warn_unconfined("every plugin")
         return _Open(roster=roster, live=LiveInstances(roster, self._broker, self, self._clock))
+
+    async def _open_auditor(self, home: Home) -> Auditor:
+        if not isinstance(self._given_auditor, bool):
+            return self._given_auditor
+        if not self._given_auditor:
+            return NO_AUDIT
+        return await asyncio.to_thread(open_auditor, home.audit, wall_s=self._clock.wall_s)
+
+    @property
+    def audit(self) -> Auditor:
+        """Where decisions are recorded while the manager is open; also for what the embedding program decides."""
+        return self._auditor
 
     # plugins ------------------------------------------------------------------------------------------------------
 
@@ -159,6 +187,7 @@ class PluginManager:
         for each in found.rejected:
             assert each.fault is not None
             self._problem(each.package_dir, each.fault)
+            note_rejected(self._auditor, each.package_dir, each.fault)
         for each in found.shadowed:
             self._problem(
                 each.package_dir,
@@ -263,8 +292,11 @@ class PluginManager:
             id=instance_id(name, label), plugin=name, label=label, config=dict(config or {}), grants=tuple(grants)
         )
         # Decided once before it is remembered, so that a wrong config or a missing grant is told here.
-        await asyncio.to_thread(self._roster.blueprint, record)
+        await asyncio.to_thread(self._roster.blueprint, record, audited=True)
         self._roster.remember(record, only_new=label is not None)
+        trail = self._roster.trail(self._roster.installed(name), record)
+        trail.note(Action.INSTANCE_CREATED, "its config and grants were remembered", actor=Actor.OPERATOR)
+        note_grants(trail, record.grants, source="operator")
         return str(record.id)
 
     async def start_instance(self, instance: str) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from cardcage.audit import NO_TRAIL, Action, AuditFields, Trail
 from cardcage.contracts import ExtensionPoint
 from cardcage.contracts.pack import Pack
 from cardcage.foundation.errors import Fault, InvalidDocument, Misuse, Refused
@@ -16,7 +17,7 @@ from cardcage.launch.runner import LaunchSpec
 from cardcage.manager.home import Home
 from cardcage.manager.packs import library_dirs
 from cardcage.manifest import Limits, Manifest, validate_config
-from cardcage.permissions import Decision, Grants, Permission, PermissionRequest, expand, missing
+from cardcage.permissions import Decision, Grants, Permission, PermissionRequest, decide, expand
 from cardcage.registry import InstalledPlugin, InstanceRecord
 from cardcage.runtime import Blueprint, RuntimePolicy
 from cardcage.sandbox.plan import PlanRequest, PythonLayout, ResourceLimits, make_plan
@@ -31,8 +32,16 @@ UNCONFINED: Final = "unconfined"
 class Asked:
     """What an instance asks for with its config filled in, and what of it was granted."""
 
-    granted: tuple[Permission, ...]
-    refused: tuple[tuple[PermissionRequest, Decision], ...]
+    decisions: tuple[tuple[PermissionRequest, Decision], ...]
+    """Every request with its decision, in the manifest's order."""
+
+    @property
+    def granted(self) -> tuple[Permission, ...]:
+        return tuple(request.permission for request, decision in self.decisions if decision.allowed)
+
+    @property
+    def refused(self) -> tuple[tuple[PermissionRequest, Decision], ...]:
+        return tuple(pair for pair in self.decisions if not pair[1].allowed)
 
     @property
     def required_refused(self) -> tuple[tuple[PermissionRequest, Decision], ...]:
@@ -56,11 +65,16 @@ def parse_grants(texts: Iterable[str], *, subject: str) -> Grants:
 def ask(manifest: Manifest, config: Mapping[str, Any], grants: Grants) -> Asked:
     """Hold what the manifest asks for against what was granted. An instance never gets what it did not ask for."""
     requests = expand(manifest.permissions, config)
-    refused = tuple(missing(requests, grants))
-    denied = {id(request) for request, _ in refused}
-    return Asked(
-        granted=tuple(request.permission for request in requests if id(request) not in denied), refused=refused
-    )
+    return Asked(decisions=tuple((request, decide(request.permission, grants)) for request in requests))
+
+
+def note_decisions(trail: Trail, asked: Asked) -> None:
+    """Record every permission that was asked for, with the answer and its reason."""
+    for request, decision in asked.decisions:
+        fields = AuditFields(permission=str(request.permission), optional=request.optional)
+        if decision.grant is not None:
+            fields["grant"] = str(decision.grant)
+        trail.note(Action.PERMISSION_DECIDED, decision.reason, allowed=decision.allowed, **fields)
 
 
 def provided_points(manifest: Manifest, packs: Sequence[Pack]) -> tuple[InterfaceRef, ...]:
@@ -85,9 +99,16 @@ class Planner:
     policy: RuntimePolicy
 
     def blueprint(
-        self, plugin: InstalledPlugin, record: InstanceRecord, *, grants: Grants, isolation: str, priority: int
+        self,
+        plugin: InstalledPlugin,
+        record: InstanceRecord,
+        *,
+        grants: Grants,
+        isolation: str,
+        priority: int,
+        trail: Trail = NO_TRAIL,
     ) -> Blueprint:
-        """Decide everything about one instance.
+        """Decide everything about one instance, and leave each decision about a permission on `trail`.
 
         Raises `InvalidDocument` for a wrong config, and `Refused` where the package is not the one that was
         registered, where a required permission is not granted, or where the isolation asked for cannot be had.
@@ -97,6 +118,7 @@ class Planner:
         config = self._config(manifest, record)
         check_isolation(manifest, isolation)
         asked = ask(manifest, config, grants)
+        note_decisions(trail, asked)
         if asked.required_refused:
             raise _refused(manifest, asked)
         uid = record.uid if isolation == PROCESS and os.geteuid() == 0 else None

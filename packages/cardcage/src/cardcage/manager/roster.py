@@ -10,9 +10,11 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from cardcage.audit import NO_AUDIT, NO_TRAIL, Action, Actor, Auditor, Trail, fields_of, reason_of, refusal_of
 from cardcage.foundation.clock import Clock
-from cardcage.foundation.errors import Misuse
+from cardcage.foundation.errors import CardcageError, Misuse
 from cardcage.foundation.names import InstanceId, InterfaceRef
+from cardcage.manager.notes import note_registered, note_rejected
 from cardcage.manager.planning import Asked, Planner, ask, parse_grants, path_of, provided_points
 from cardcage.manager.settings import HostSettings
 from cardcage.permissions import Grants
@@ -33,6 +35,7 @@ class Roster:
     planner: Planner
     isolation: str
     clock: Clock
+    auditor: Auditor = NO_AUDIT
 
     # plugins ------------------------------------------------------------------------------------------------------
 
@@ -62,20 +65,30 @@ class Roster:
         """Write what is new or changed in one commit."""
         before = {plugin.name: plugin for plugin in self.store.plugins()}
         now_s = self.clock.wall_s()
-        register(
+        written = register(
             self.store,
             [prepare(release, now_s=now_s, before=before.get(release.manifest.name)) for release in releases],
         )
+        for plugin in written:
+            note_registered(self.auditor, plugin, before.get(plugin.name))
 
     async def register_path(self, path: str | os.PathLike[str]) -> str:
         """Verify and register one package; returns its name."""
-        release = await asyncio.to_thread(verify, path_of(path))
+        try:
+            release = await asyncio.to_thread(verify, path_of(path))
+        except CardcageError as error:
+            note_rejected(self.auditor, path, error)
+            raise
         await asyncio.to_thread(self.register, [release])
         return release.manifest.name
 
     def remove(self, name: str) -> None:
         """Take a plugin and its instances out of the registry."""
+        gone = self.installed(name)
         unregister(self.store, name)
+        self.trail(gone).note(
+            Action.RELEASE_REMOVED, "it was taken out of the registry", actor=Actor.OPERATOR, digest=gone.digest
+        )
 
     def provides(self, plugin: InstalledPlugin) -> tuple[InterfaceRef, ...]:
         """The extension points that a plugin provides."""
@@ -117,20 +130,41 @@ class Roster:
         """Take an instance out of the registry, where it is remembered at all."""
         if self.store.instance(record.id) is not None:
             self.store.commit(RemoveInstance(id=record.id))
+            self.trail(self.installed(record.plugin), record).note(
+                Action.INSTANCE_REMOVED, "its config and grants were forgotten", actor=Actor.OPERATOR
+            )
 
     def asked(self, record: InstanceRecord) -> Asked:
         """What an instance asks for, and what of it is granted."""
         return ask(self.installed(record.plugin).manifest, record.config, self._grants(record))
 
-    def blueprint(self, record: InstanceRecord) -> Blueprint:
-        """Decide everything about an instance; see `Planner.blueprint` for what it refuses."""
+    def blueprint(self, record: InstanceRecord, *, audited: bool = False) -> Blueprint:
+        """Decide everything about an instance; see `Planner.blueprint` for what it refuses.
+
+        `audited` says that something will come of it, so that the decisions are recorded: a look at a plan is none.
+        """
         plugin = self.installed(record.plugin)
-        return self.planner.blueprint(
-            plugin,
-            record,
-            grants=self._grants(record),
-            isolation=self.settings.of(plugin.name).isolation or self.isolation,
-            priority=self.priority(plugin),
+        trail = self.trail(plugin, record) if audited else NO_TRAIL
+        try:
+            return self.planner.blueprint(
+                plugin,
+                record,
+                grants=self._grants(record),
+                isolation=self.settings.of(plugin.name).isolation or self.isolation,
+                priority=self.priority(plugin),
+                trail=trail,
+            )
+        except CardcageError as error:
+            trail.note(refusal_of(error), reason_of(error), allowed=False, **fields_of(error))
+            raise
+
+    def trail(self, plugin: InstalledPlugin, record: InstanceRecord | None = None) -> Trail:
+        """Where to record what concerns a plugin, or one of its instances."""
+        return Trail(
+            auditor=self.auditor,
+            plugin=plugin.name,
+            version=plugin.version,
+            instance=str(record.id) if record is not None else "",
         )
 
     def _grants(self, record: InstanceRecord) -> Grants:

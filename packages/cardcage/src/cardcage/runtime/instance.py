@@ -12,8 +12,10 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+from cardcage.audit import NO_TRAIL, AuditFields, Trail, fields_of, reason_of, refusal_of
+from cardcage.audit import Action as Act
 from cardcage.foundation.clock import Clock
-from cardcage.foundation.errors import CardcageError, Misuse, PluginFault, Unavailable
+from cardcage.foundation.errors import CardcageError, Misuse, PluginFault, Refused, Unavailable
 from cardcage.foundation.limits import LOG_LINES_PER_S
 from cardcage.launch.runner import Exit, ExitReason, Runner
 from cardcage.runtime.blueprint import Blueprint
@@ -87,8 +89,11 @@ class Instance:
         host: InstanceHost,
         clock: Clock,
         jitter: Callable[[], float],
+        trail: Trail = NO_TRAIL,
     ) -> None:
         self.blueprint = blueprint
+        self.trail = trail
+        """Where whoever acts for this instance records what it decides and does."""
         self.state = PluginState.UNLOADED
         lines_per_s = blueprint.manifest.limits.log_lines_per_s or LOG_LINES_PER_S
         self.logbook = LogBook(blueprint.plugin, clock, lines_per_s=lines_per_s)
@@ -160,6 +165,7 @@ class Instance:
                 await self._fail(live, failure)
                 raise failure from error
             self._enter(Action.STOP)
+            self.trail.note(Act.INSTANCE_STOPPED, "it was asked to stop")
             self._tell("plugin.stopped")
 
     async def unload(self) -> None:
@@ -185,6 +191,7 @@ class Instance:
             finally:
                 self._live = None
                 self._enter_unloaded()
+            self.trail.note(Act.INSTANCE_UNLOADED, "it was asked to end")
             self._tell("plugin.unloaded")
 
     async def _take_down(self, live: Live | None) -> None:
@@ -314,6 +321,7 @@ class Instance:
         self._noticed.clear()
         self._enter(Action.FINISH_LOAD)
         self._own(asyncio.create_task(self._watch(live), name=f"watch {self.id}"))
+        self._note_loaded(live)
         self._tell("plugin.loaded", pid=live.process.pid, load_s=self._clock.monotonic_s() - began_s)
 
     def _not_opened(self, error: BaseException) -> None:
@@ -321,6 +329,13 @@ class Instance:
         if isinstance(error, CardcageError):
             self.error = error
             self.logbook.note("error", error.message)
+            refused = isinstance(error, Refused | Misuse)
+            self.trail.note(
+                refusal_of(error) if refused else Act.INSTANCE_FAILED,
+                reason_of(error),
+                allowed=False if refused else None,
+                **fields_of(error),
+            )
             self._tell("plugin.failed", error=error.to_json())
 
     async def _start(self) -> None:
@@ -334,6 +349,7 @@ class Instance:
             raise failure from error
         self._enter(Action.START)
         self.error = None
+        self.trail.note(Act.INSTANCE_STARTED, "it was asked to start", pid=live.process.pid)
         self._tell("plugin.started", pid=live.process.pid)
 
     async def _wind_down(self, live: Live) -> bool:
@@ -362,6 +378,7 @@ class Instance:
         self._enter(Action.FAIL)
         await bury(self._runner, live)
         self.logbook.note("error", error.message)
+        self.trail.note(Act.INSTANCE_FAILED, reason_of(error), **fields_of(error))
         self._tell("plugin.failed", error=error.to_json())
 
     async def _watch(self, live: Live) -> None:
@@ -403,6 +420,7 @@ class Instance:
         if self.state is not PluginState.ERROR:
             self._enter(Action.FAIL)
         self.logbook.note("error", error.message)
+        self._note_crashed(live, exit_, error)
         self._tell("plugin.crashed", error=error.to_json(), exit_reason=exit_.reason.value)
 
     async def _recover(self) -> None:
@@ -419,6 +437,7 @@ class Instance:
             )
             if step.action is not StepAction.RESTART:
                 self.logbook.note("error", step.reason)
+                self.trail.note(Act.INSTANCE_GAVE_UP, step.reason, restarts=self.restarts)
                 self._tell("plugin.gave_up", reason=step.reason)
                 return
             self._history = self._history.with_restart(now_s + step.delay_s, self.blueprint.policy.restart)
@@ -432,7 +451,31 @@ class Instance:
                     continue  # recorded where it happened; the policy decides on the next one
                 self.restarts += 1
                 self.logbook.note("info", f"restarted as process {self.pid}")
+                self.trail.note(
+                    Act.INSTANCE_RESTARTED, step.reason, pid=self.pid or 0, restarts=self.restarts, delay_s=step.delay_s
+                )
                 self._tell("plugin.restarted", pid=self.pid, restarts=self.restarts)
+
+    def _note_loaded(self, live: Live) -> None:
+        plan = self.blueprint.spec.plan
+        self.trail.note(
+            Act.INSTANCE_LOADED,
+            "its process was started and its code imported",
+            pid=live.process.pid,
+            isolation=plan.isolation,
+            digest=self.blueprint.digest,
+            layers=[f"{layer.name}={layer.status}" for layer in live.process.report.asked],
+            grants=[str(grant) for grant in self.blueprint.grants],
+        )
+
+    def _note_crashed(self, live: Live, exit_: Exit, error: CardcageError) -> None:
+        words = live.killed_for or f"its process ended without being asked to: {exit_.detail}"
+        fields = AuditFields(code=error.code, exit_reason=exit_.reason.value, pid=live.process.pid)
+        if exit_.code is not None:
+            fields["exit_code"] = exit_.code
+        if exit_.signal is not None:
+            fields["signal"] = exit_.signal
+        self.trail.note(Act.INSTANCE_CRASHED, words, **fields)
 
     def _to_be_revived(self) -> bool:
         return self._wanted is not PluginState.UNLOADED and self.state is PluginState.ERROR
