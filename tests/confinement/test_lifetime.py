@@ -14,7 +14,7 @@ import pytest
 
 from cardcage.launch.runner import ExitReason
 from cardcage.launch.unconfined import UnconfinedRunner
-from cardcage.sandbox.plan import ResourceLimits
+from cardcage.sandbox.plan import MEMORY_BACKSTOP_BYTES, ResourceLimits
 
 TIMEOUT_S = 30.0
 
@@ -147,10 +147,12 @@ def test_the_limit_of_cpu_time_is_reported_as_such(enter: Any, zygote: Any, loop
     assert (ended.reason, ended.signal) == (ExitReason.CPU_LIMIT, signal.SIGXCPU)
 
 
-def test_memory_beyond_the_limit_is_not_given(enter: Any) -> None:
+def test_without_control_groups_one_process_cannot_ask_for_what_the_host_could_not_take_back_in_time(
+    enter: Any,
+) -> None:
     plugin = enter(limits=ResourceLimits(memory_bytes=64 << 20))
     assert plugin.attempt("grow", 16 << 20) == {"value": 16 << 20}
-    assert plugin.attempt("grow", 128 << 20) == {"error": "MemoryError"}
+    assert plugin.attempt("grow", (64 << 20) + MEMORY_BACKSTOP_BYTES) == {"error": "MemoryError"}
 
 
 def test_the_unconfined_runner_reports_no_wall(unconfined: Any) -> None:

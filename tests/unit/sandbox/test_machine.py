@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from cardcage.foundation.errors import Unavailable
+from cardcage.sandbox.control_groups import KEPT_MAX
 from cardcage.sandbox.doctor import examine
+from cardcage.sandbox.group_search import find_groups
 from cardcage.sandbox.plan import STRICT_FLOOR
 from cardcage.sandbox.python_layout import core_libraries, find_library, find_python_layout
 from cardcage.sandbox.report import LayerName, LayerStatus, MachineReport
@@ -35,9 +37,18 @@ def test_what_is_not_enforced_says_why(report: MachineReport) -> None:
         assert layer.status is LayerStatus.ENFORCED or layer.detail, layer.name
 
 
-def test_limits_and_egress_are_not_called_enforced_before_they_are(report: MachineReport) -> None:
-    assert report.status(LayerName.CGROUP_LIMITS) is LayerStatus.UNAVAILABLE
+def test_egress_is_not_called_enforced_before_it_is(report: MachineReport) -> None:
     assert report.status(LayerName.EGRESS) is LayerStatus.OFF
+
+
+def test_limits_are_called_enforced_exactly_where_control_groups_keep_them_all(report: MachineReport) -> None:
+    found = find_groups()
+    keeps: frozenset[str] = frozenset()
+    if found.driver is not None:
+        keeps = found.driver.keeps
+        found.driver.close()
+    enforced = report.status(LayerName.CGROUP_LIMITS) is LayerStatus.ENFORCED
+    assert enforced is (keeps == set(KEPT_MAX))
 
 
 def test_the_report_is_plain_data(report: MachineReport) -> None:

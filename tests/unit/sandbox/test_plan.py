@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from cardcage.foundation.errors import Refused
 from cardcage.permissions import Permission
-from cardcage.sandbox.plan import PlanRequest, PythonLayout, ResourceLimits, SandboxPlan, make_plan
+from cardcage.sandbox.plan import (
+    MEMORY_BACKSTOP_BYTES,
+    PlanRequest,
+    PythonLayout,
+    ResourceLimits,
+    SandboxPlan,
+    make_plan,
+)
 from cardcage.sandbox.report import Layer, LayerName, LayerStatus, MachineReport, Mode
 
 PYTHON = PythonLayout(
@@ -125,7 +132,10 @@ def test_root_gives_each_instance_its_uid_and_a_user_keeps_its_own() -> None:
 def test_limits_become_bounds_of_the_kernel() -> None:
     limits = ResourceLimits(memory_bytes=1 << 28, open_files=99, processes=5, temp_bytes=1 << 20, cpu_time_s=3)
     plan = make_plan(request(limits=limits), machine())
-    assert plan.rlimits.items() >= {"DATA": 1 << 28, "NOFILE": 99, "NPROC": 5, "CPU": 3, "CORE": 0}.items()
+    assert (
+        plan.rlimits.items()
+        >= {"DATA": (1 << 28) + MEMORY_BACKSTOP_BYTES, "NOFILE": 99, "NPROC": 5, "CPU": 3, "CORE": 0}.items()
+    )
     assert next(mount.size_bytes for mount in plan.mounts if mount.target == "/tmp") == 1 << 20
 
 

@@ -5,6 +5,7 @@ Runs in the fork server's children, and as a script where a plugin is started wi
 """
 
 import importlib
+import os
 import sys
 from importlib.util import spec_from_file_location
 
@@ -49,6 +50,13 @@ def add_packages(homes: "Sequence[str]") -> PackageFinder:
     return finder
 
 
+def enter_groups(entries: "Sequence[int]") -> None:
+    """Put the calling process, which must have one thread, into the control groups behind these descriptors."""
+    for entry in entries:
+        os.write(entry, b"0")
+        os.close(entry)
+
+
 def call_main(main: str, sock: "socket") -> None:
     """Call `module:function` with the plugin's end of the wire."""
     module, _, function = main.partition(":")
@@ -60,6 +68,7 @@ def _run(arguments: str) -> None:
     import socket
 
     order = json.loads(arguments)
+    enter_groups(order["groups"])
     add_packages(order["packages"])
     sys.path.append(order["package_dir"])
     call_main(order["main"], socket.socket(fileno=order["fd"]))

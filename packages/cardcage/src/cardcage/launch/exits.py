@@ -14,7 +14,9 @@ class Evidence:
 
     stopped_by_host: bool = False
     out_of_memory: bool = False
+    """The kernel, or the host in its place, ended one of the processes for memory: not necessarily this one."""
     process_limit_hit: bool = False
+    """A fork or a new thread was refused at some time."""
 
 
 NOTHING_KNOWN = Evidence()
@@ -28,13 +30,16 @@ def classify(wait_status: int, evidence: Evidence = NOTHING_KNOWN) -> Exit:
     number = wait_status & 0x7F
     code = None if number else (wait_status >> 8) & 0xFF
     reason = _reason(number, code, evidence)
-    return Exit(reason=reason, code=code, signal=number or None, detail=_detail(number, code, reason))
+    detail = _detail(number, code, reason)
+    if evidence.out_of_memory and reason is ExitReason.CRASHED:
+        detail += ", after the kernel had ended another of its processes for memory"
+    return Exit(reason=reason, code=code, signal=number or None, detail=detail)
 
 
 def _reason(number: int, code: int | None, evidence: Evidence) -> ExitReason:
     if evidence.stopped_by_host:
         return ExitReason.STOPPED
-    if evidence.out_of_memory:
+    if evidence.out_of_memory and number == signal.SIGKILL:
         return ExitReason.OUT_OF_MEMORY
     if number == signal.SIGXCPU:
         return ExitReason.CPU_LIMIT

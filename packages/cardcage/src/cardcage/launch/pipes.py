@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from cardcage.launch.runner import Process
+from cardcage.sandbox.control_groups import ControlGroup
 from cardcage.sandbox.report import EnforcementReport
 
 
@@ -38,9 +39,17 @@ class Pipes:
             os.close(self.our_stdout)
             os.close(self.our_stderr)
 
-    def process(self, *, pid: int, report: EnforcementReport, handle: object) -> Process:
+    def process(
+        self, *, pid: int, report: EnforcementReport, handle: object, group: ControlGroup | None = None
+    ) -> Process:
         """The started process, which owns the host's ends from now on."""
         self._handed_on = True
         return Process(
-            pid=pid, sock=self.our_sock, stdout=self.our_stdout, stderr=self.our_stderr, report=report, handle=handle
+            pid=pid,
+            sock=self.our_sock,
+            stdout=self.our_stdout,
+            stderr=self.our_stderr,
+            report=report,
+            group=group,
+            handle=handle,
         )

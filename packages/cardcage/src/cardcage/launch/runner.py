@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from cardcage.foundation.names import InstanceId
+from cardcage.sandbox.control_groups import ControlGroup
 from cardcage.sandbox.plan import SandboxPlan
 from cardcage.sandbox.report import EnforcementReport
 
@@ -27,6 +28,7 @@ class ExitReason(StrEnum):
     SYSTEM_CALL = "system_call"
     """Killed by the system call filter (SIGSYS)."""
     PROCESS_LIMIT = "process_limit"
+    DISK_LIMIT = "disk_limit"
     SETUP_FAILED = "setup_failed"
     """The walls could not be put up; no code of the plugin ran."""
     KILLED = "killed"
@@ -66,8 +68,9 @@ class LaunchSpec:
 class Process:
     """A started process: the host's ends of its wire socket and of its standard streams, each owned by the caller.
 
-    `sock` is a connected AF_UNIX stream socket; `stdout` and `stderr` are readable pipe descriptors or None. `handle`
-    is the runner's own record of it, and nobody else's business.
+    `sock` is a connected AF_UNIX stream socket; `stdout` and `stderr` are readable pipe descriptors or None. `group`
+    is its control group where there is one: others read it, and the runner removes it with the process. `handle` is the
+    runner's own record of it, and nobody else's business.
     """
 
     pid: int
@@ -75,6 +78,7 @@ class Process:
     stdout: int | None
     stderr: int | None
     report: EnforcementReport
+    group: ControlGroup | None = None
     handle: object = field(default=None, repr=False, compare=False)
 
 

@@ -22,8 +22,11 @@ from typing import Final, Self
 from cardcage.foundation.errors import Misuse, PluginFault
 from cardcage.launch import child
 from cardcage.launch.exits import Evidence, classify
+from cardcage.launch.groups import evidence_of, layer_of, make_group
 from cardcage.launch.pipes import Pipes
 from cardcage.launch.runner import Exit, LaunchSpec, Process
+from cardcage.sandbox.control_groups import ControlGroup
+from cardcage.sandbox.group_search import GroupsFound
 from cardcage.sandbox.report import EnforcementReport, Layer, LayerName, LayerStatus
 
 DEFAULT_MAIN: Final = "cardcage_sdk.serve:serve"
@@ -37,6 +40,7 @@ _ALL_OFF: Final = EnforcementReport(
 class _Watched:
     popen: subprocess.Popen[bytes]
     exited: asyncio.Future[Exit]
+    group: ControlGroup | None = None
     stopped_by_host: bool = False
     reaped: bool = False
 
@@ -47,12 +51,16 @@ class _Watched:
 
 
 class UnconfinedRunner:
-    """Starts plugins as plain child processes. `main` names what they run, as `module:function(socket)`."""
+    """Starts plugins as plain child processes. `main` names what they run, as `module:function(socket)`.
+
+    Limits are no walls: with `groups` the process is put into a control group where that can be had.
+    """
 
     name = "unconfined"
 
-    def __init__(self, *, main: str = DEFAULT_MAIN) -> None:
+    def __init__(self, *, main: str = DEFAULT_MAIN, groups: GroupsFound | None = None) -> None:
         self._main = main
+        self._groups = groups
         self._live: set[_Watched] = set()
 
     async def __aenter__(self) -> Self:
@@ -73,21 +81,29 @@ class UnconfinedRunner:
                 plugin=spec.plugin,
                 version=spec.version,
             )
+        group = make_group(self._groups, spec)
         with Pipes() as pipes:
             try:
-                popen = self._spawn(spec, pipes)
+                popen = self._spawn(spec, pipes, group)
             except OSError as error:
+                if group is not None:
+                    group.remove()
                 raise PluginFault(
                     f"plugin {spec.plugin!r} {spec.version} could not be started: {error.strerror or error}",
                     code="setup_failed",
                     plugin=spec.plugin,
                     version=spec.version,
                 ) from error
-            watched = self._watch(popen)
-            return pipes.process(pid=popen.pid, report=_ALL_OFF, handle=watched)
+            if group is not None:
+                group.close_entries()
+            watched = self._watch(popen, group)
+            report = _ALL_OFF if group is None else _ALL_OFF.with_layer(layer_of(self._groups))
+            return pipes.process(pid=popen.pid, report=report, group=group, handle=watched)
 
-    def _spawn(self, spec: LaunchSpec, pipes: Pipes) -> subprocess.Popen[bytes]:
+    def _spawn(self, spec: LaunchSpec, pipes: Pipes, group: ControlGroup | None) -> subprocess.Popen[bytes]:
+        entries = () if group is None else group.entries
         order = {
+            "groups": entries,
             "fd": pipes.their_sock.fileno(),
             "main": self._main,
             "packages": list(spec.plan.packages),
@@ -98,16 +114,16 @@ class UnconfinedRunner:
             [sys.executable, "-I", "-S", "-B", script, json.dumps(order)],
             cwd=spec.plan.working_dir,
             env=dict(spec.plan.environment),
-            pass_fds=(pipes.their_sock.fileno(),),
+            pass_fds=(pipes.their_sock.fileno(), *entries),
             stdin=subprocess.DEVNULL,
             stdout=pipes.their_stdout,
             stderr=pipes.their_stderr,
             start_new_session=True,
         )
 
-    def _watch(self, popen: subprocess.Popen[bytes]) -> _Watched:
+    def _watch(self, popen: subprocess.Popen[bytes], group: ControlGroup | None) -> _Watched:
         loop = asyncio.get_running_loop()
-        watched = _Watched(popen, loop.create_future())
+        watched = _Watched(popen, loop.create_future(), group)
         self._live.add(watched)
 
         def ended(status: int) -> None:
@@ -122,7 +138,10 @@ class UnconfinedRunner:
 
     def _settle(self, watched: _Watched, status: int) -> None:
         self._live.discard(watched)
-        watched.exited.set_result(classify(status, Evidence(stopped_by_host=watched.stopped_by_host)))
+        evidence = evidence_of(watched.group, Evidence(stopped_by_host=watched.stopped_by_host))
+        if watched.group is not None:
+            watched.group.remove()  # and with it what left the process group behind
+        watched.exited.set_result(classify(status, evidence))
 
     async def wait(self, process: Process) -> Exit:
         """Wait for the end and say why it came."""

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -20,8 +20,11 @@ from cardcage.foundation.errors import CardcageError, Misuse, PluginFault, Refus
 from cardcage.foundation.limits import CONNECT_TIMEOUT_S, STOP_TIMEOUT_S
 from cardcage.launch import zygote_main
 from cardcage.launch.exits import Evidence, classify
+from cardcage.launch.groups import evidence_of, layer_of, make_group, plan_in_group
 from cardcage.launch.pipes import Pipes
 from cardcage.launch.runner import Exit, LaunchSpec, Process
+from cardcage.sandbox.control_groups import ControlGroup
+from cardcage.sandbox.group_search import GroupsFound
 from cardcage.sandbox.mode import detect_mode
 from cardcage.sandbox.plan import PYTHON_DIR, PythonLayout, inside_library, inside_stdlib, python_path
 from cardcage.sandbox.python_layout import core_libraries, find_python_layout
@@ -29,12 +32,14 @@ from cardcage.sandbox.report import EnforcementReport, Layer, LayerName, LayerSt
 
 DEFAULT_MAIN: Final = "cardcage_sdk.serve:serve"
 
+_OWN_PROCESSES: Final = 1
+"""The init beside the plugin's own processes."""
+
 _STARTS_AT_ONCE_MAX: Final = 8
 """Walls going up at the same time. More would only wait for the kernel's locks on mounts and networks, hold up the rest
 of the machine meanwhile, and overflow the control socket, whose buffer takes about a dozen plans."""
 
 _NOT_YET: Final = (
-    Layer(name=LayerName.CGROUP_LIMITS, status=LayerStatus.UNAVAILABLE, detail="memory and CPU have no group yet"),
     Layer(name=LayerName.EGRESS, status=LayerStatus.OFF, detail="no address is reachable, granted or not"),
 )
 
@@ -52,6 +57,8 @@ class _Instance:
     forked: asyncio.Future[None]
     up: asyncio.Future[EnforcementReport]
     exited: asyncio.Future[Exit]
+    group: ControlGroup | None = None
+    group_layer: Layer = field(default_factory=layer_of)
     pidfd: int = -1
     """The init's: whoever ends it ends all of the instance."""
     plugin_status: int | None = None
@@ -72,7 +79,8 @@ class ZygoteRunner:
     """Starts Python plugins as forks of a clean process, each behind the walls of its plan.
 
     The fork server is started at the first use and again when it has ended. `main` names what a plugin's process runs,
-    as `module:function(socket)`; it is imported before the fork, as are `libraries`.
+    as `module:function(socket)`; it is imported before the fork, as are `libraries`. With `groups` each instance is put
+    into a control group of its own before anything else is done in its process.
     """
 
     name = "process"
@@ -84,8 +92,10 @@ class ZygoteRunner:
         libraries: Iterable[tuple[str, Path]] | None = None,
         python: PythonLayout | None = None,
         mode: Mode | None = None,
+        groups: GroupsFound | None = None,
     ) -> None:
         self._main = main
+        self._groups = groups
         self._libraries = libraries
         self._python = python
         self._mode = mode
@@ -113,7 +123,15 @@ class ZygoteRunner:
         server = await self._ready_server()
         await _hand_over_data(spec)
         async with server.turn:
-            return await _start_on(server, spec)
+            group_layer = layer_of(self._groups)
+            _check_group_floor(spec, group_layer)
+            group = make_group(self._groups, spec, own_processes=_OWN_PROCESSES)
+            try:
+                return await _start_on(server, spec, group, group_layer)
+            except BaseException:
+                if group is not None:
+                    group.remove()
+                raise
 
     async def _ready_server(self) -> _Server:
         async with self._starting:
@@ -148,9 +166,15 @@ class ZygoteRunner:
                 await self._server.aclose()
 
 
-async def _start_on(server: _Server, spec: LaunchSpec) -> Process:
+def _check_group_floor(spec: LaunchSpec, layer: Layer) -> None:
+    """The child knows that it entered a group, but not which limits are missing there."""
+    if layer.name in spec.plan.floor and layer.status is not LayerStatus.ENFORCED:
+        raise _wall_error(spec, "floor", 0, f"not enforced: {layer.name} ({layer.detail})")
+
+
+async def _start_on(server: _Server, spec: LaunchSpec, group: ControlGroup | None, group_layer: Layer) -> Process:
     with Pipes() as pipes:
-        instance = await server.request(spec, pipes)
+        instance = await server.request(spec, pipes, group, group_layer)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 report = await asyncio.shield(instance.up)
@@ -160,7 +184,7 @@ async def _start_on(server: _Server, spec: LaunchSpec) -> Process:
             if isinstance(error, TimeoutError):
                 raise _setup_failed(spec, f"the walls were not up after {CONNECT_TIMEOUT_S:g} s") from None
             raise
-        return pipes.process(pid=_pid_of(instance.pidfd), report=report, handle=instance)
+        return pipes.process(pid=_pid_of(instance.pidfd), report=report, group=group, handle=instance)
 
 
 def _instance(process: Process) -> _Instance:
@@ -222,7 +246,9 @@ class _Server:
             start_new_session=True,
         )
 
-    async def request(self, spec: LaunchSpec, pipes: Pipes) -> _Instance:
+    async def request(
+        self, spec: LaunchSpec, pipes: Pipes, group: ControlGroup | None, group_layer: Layer
+    ) -> _Instance:
         """Ask for an instance and wait until it has been forked."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
@@ -234,8 +260,11 @@ class _Server:
             forked=self._loop.create_future(),
             up=self._loop.create_future(),
             exited=self._loop.create_future(),
+            group=group,
+            group_layer=group_layer,
         )
         descriptors = [pipes.their_sock.fileno(), pipes.their_stdout, pipes.their_stderr, theirs.fileno()]
+        descriptors += () if group is None else group.entries
         try:
             if self.ended:
                 raise Unavailable("the fork server ended while an instance was being started", retry_after_s=0.1)
@@ -253,11 +282,15 @@ class _Server:
             raise
         finally:
             theirs.close()
+            if group is not None:
+                group.close_entries()
         return instance
 
     @staticmethod
     def _packet(instance: _Instance) -> bytes:
-        return instance.number.to_bytes(zygote_main.NUMBER_BYTES, "big") + _encode(instance.spec.plan)
+        return instance.number.to_bytes(zygote_main.NUMBER_BYTES, "big") + _encode(
+            plan_in_group(instance.spec.plan, instance.group)
+        )
 
     async def _forked(self, instance: _Instance) -> None:
         try:
@@ -323,7 +356,7 @@ class _Server:
                 return
             match _decode(packet):
                 case ["ready", rows]:
-                    _resolve(instance.up, _enforcement(rows))
+                    _resolve(instance.up, _enforcement(rows, instance.group_layer))
                 case ["failed", rows, step, number, detail]:
                     _fail(instance.up, _wall_error(instance.spec, step, number, detail))
                 case ["ended", status]:
@@ -337,9 +370,13 @@ class _Server:
         self._instances.pop(instance.number, None)
         self._loop.remove_reader(instance.report)
         instance.report.close()
-        evidence = Evidence(stopped_by_host=instance.stopped_by_host)
+        evidence = evidence_of(instance.group, Evidence(stopped_by_host=instance.stopped_by_host))
+        if instance.group is not None:
+            instance.group.remove()
         _resolve(instance.forked, None)
-        _fail(instance.up, _setup_failed(instance.spec, f"the process ended before its walls were up ({status})"))
+        why = ", out of the memory it was given" if evidence.out_of_memory else ""
+        what = f"the process ended before its walls were up ({status}){why}"
+        _fail(instance.up, _setup_failed(instance.spec, what))
         _resolve(instance.exited, classify(status, evidence))
         if instance.pidfd >= 0:
             os.close(instance.pidfd)
@@ -428,9 +465,9 @@ def _give(folder: Path, uid: int) -> None:
     os.chown(folder, uid, uid)  # last: a hand-over that was cut short is taken up again
 
 
-def _enforcement(rows: Iterable[Sequence[str]]) -> EnforcementReport:
+def _enforcement(rows: Iterable[Sequence[str]], group_layer: Layer) -> EnforcementReport:
     told = {name: Layer(name=name, status=LayerStatus(status), detail=detail) for name, status, detail in rows}
-    told |= {str(layer.name): layer for layer in _NOT_YET}
+    told |= {str(layer.name): layer for layer in (*_NOT_YET, group_layer)}
     order = [str(name) for name in LayerName]
     return EnforcementReport(layers=tuple(sorted(told.values(), key=lambda layer: order.index(str(layer.name)))))
 

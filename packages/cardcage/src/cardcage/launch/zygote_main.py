@@ -12,10 +12,10 @@ or kills itself would go on. The init does not stay outside the walls, where it 
 was measured, and cost half as much memory again.
 
 The first packet on the control socket says what is to be run, as JSON; it is no argument, since every child can read
-those. A request is a number (eight bytes) and a plan in MessagePack, with four descriptors: wire, stdout, stderr and
-report; the reply, MessagePack too, carries the init's pidfd. Plans are decoded in the child alone and wiped here, so
-that no instance finds in its memory what another was given. A standby would be the same child, stopped between its
-walls and its plugin.
+those. A request is a number (eight bytes) and a plan in MessagePack, with descriptors: wire, stdout, stderr, report and
+those by which it enters its control groups; the reply, MessagePack too, carries the init's pidfd. Plans are decoded in
+the child alone and wiped here, so that no instance finds in its memory what another was given. A standby would be the
+same child, stopped between its walls and its plugin.
 """
 
 import fcntl
@@ -44,7 +44,7 @@ PACKET_BYTES_MAX = 256 * 1024
 _CLONE_NEWPID = 0x20000000
 _CLONE_NEWUSER = 0x10000000
 
-_DESCRIPTOR_SPACE = socket.CMSG_SPACE(4 * 4)
+_DESCRIPTOR_SPACE = socket.CMSG_SPACE(4 * 16)
 
 # Where a child finds what it was handed, once it has put its descriptors in order.
 _WIRE_FD, _REPORT_FD, _PROC_FD, _ALIVE_FD, _FIRST_FREE_FD = 3, 4, 5, 6, 7
@@ -297,6 +297,7 @@ def _become_init(
 ) -> "NoReturn":
     """The child of a fork: walls, then the plugin's process, then waiting for its end. Never returns."""
     try:
+        refused = _enter_groups(descriptors[4:])  # first of all, so that what is copied from here on is its own
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -307,6 +308,11 @@ def _become_init(
         enter.die_with_parent()
         report = _take_descriptors(descriptors, around, alive, enter.close_from)
         layers = _first_layers(around)
+        if refused is not None:
+            report.send(pack(("failed", layers, "control group", refused.errno or 0, refused.strerror or "")))
+            os._exit(1)
+        if descriptors[4:]:
+            layers.append(("cgroup_limits", "enforced", ""))
         try:
             enter.Walls(plan, around, layers=layers).put_up()
         except enter.SetupError as error:
@@ -338,6 +344,16 @@ def _become_init(
         os._exit(1)
 
 
+def _enter_groups(entries: "list[int]") -> "OSError | None":
+    """Into the control groups that the host made for this instance; the error where one does not take it."""
+    try:
+        for entry in entries:
+            os.write(entry, b"0")
+    except OSError as error:
+        return error
+    return None
+
+
 def _wait_for(plugin: int) -> int:
     """Take in whatever ends until the plugin does. With this process the kernel then ends all that is left."""
     while True:
@@ -350,7 +366,7 @@ def _take_descriptors(
     descriptors: "list[int]", around: "Surroundings", alive: int, close_from: "Callable[[int], None]"
 ) -> socket.socket:
     """Put the descriptors at their places and close every other one."""
-    wire, stdout, stderr, report = descriptors
+    wire, stdout, stderr, report = descriptors[:4]
     nothing = os.open("/dev/null", os.O_RDWR)
     wanted = (nothing, stdout, stderr, wire, report, around.proc, alive)
     # Out of the way first, so that no source is overwritten before it is copied.

@@ -20,6 +20,7 @@ from cardcage.manager.roster import Roster
 from cardcage.registry import InstanceRecord
 from cardcage.runtime import Blueprint, Instance
 from cardcage.runtime.instance import InstanceHost
+from cardcage.sandbox.group_search import GroupsFound, find_groups
 from cardcage.supervise import PluginState
 
 
@@ -38,6 +39,7 @@ class LiveInstances:
         self._by_id: dict[str, Instance] = {}
         self._runners: dict[str, Runner] = {}
         self._busy: dict[str, asyncio.Lock] = {}
+        self._groups: GroupsFound | None = None
 
     def __iter__(self) -> Iterator[Instance]:
         return iter(tuple(self._by_id.values()))
@@ -96,6 +98,9 @@ class LiveInstances:
             for runner in self._runners.values():
                 await runner.aclose()
             self._runners.clear()
+            if self._groups is not None and self._groups.driver is not None:
+                self._groups.driver.close()
+            self._groups = None
 
     async def _plan(self, record: InstanceRecord) -> Blueprint:
         blueprint = await asyncio.to_thread(self._roster.blueprint, record, audited=True)
@@ -140,7 +145,10 @@ class LiveInstances:
     def _runner(self, isolation: str) -> Runner:
         runner = self._runners.get(isolation)
         if runner is None:
-            runner = self._runners[isolation] = UnconfinedRunner() if isolation == UNCONFINED else ZygoteRunner()
+            if self._groups is None:
+                self._groups = find_groups()  # not before something is started: other commands need none
+            make = UnconfinedRunner if isolation == UNCONFINED else ZygoteRunner
+            runner = self._runners[isolation] = make(groups=self._groups)
         return runner
 
 

@@ -63,11 +63,11 @@ class PluginManager:
     ) -> None:
         """Nothing is read or started before the manager is entered.
 
-        `config` is the host configuration (plugins, plugin_paths, auto_load, health_check_interval). `grants` gives
-        each plugin, by name, permissions in their text form, such as `"read:/srv/bill.csv"`. `isolation="unconfined"`
-        takes the walls away from every plugin, and warns. Every decision is recorded in the audit log of the state
-        folder, or by the `audit` that is given; False records nothing. With `auto_start` all enabled plugins found in
-        `plugin_paths` are started on entry.
+        `config` is the host configuration (plugins, plugin_paths, auto_load, default_limits, health_check_interval).
+        `grants` gives each plugin, by name, permissions in their text form, such as `"read:/srv/bill.csv"`.
+        `isolation="unconfined"` takes the walls away from every plugin, and warns. Every decision is recorded in the
+        audit log of the state folder, or by the `audit` that is given; False records nothing. With `auto_start` all
+        enabled plugins found in `plugin_paths` are started on entry.
         """
         self._settings: HostSettings = read_settings(config)
         self._paths = [*self._settings.plugin_paths, *map(path_of, plugin_paths)]
@@ -145,6 +145,7 @@ class PluginManager:
             machine=_this_machine(),
             python=find_python_layout(),
             policy=self._policy,
+            default_limits=self._settings.default_limits,
         )
         roster = Roster(
             store=self._given_store or await asyncio.to_thread(SqlStore, home.registry),

@@ -16,6 +16,7 @@ from cardcage.foundation.names import InterfaceRef
 from cardcage.launch.runner import LaunchSpec
 from cardcage.manager.home import Home
 from cardcage.manager.packs import library_dirs
+from cardcage.manager.settings import DEFAULT_LIMITS, INODES_DEFAULT
 from cardcage.manifest import Limits, Manifest, validate_config
 from cardcage.permissions import Decision, Grants, Permission, PermissionRequest, decide, expand
 from cardcage.registry import InstalledPlugin, InstanceRecord
@@ -97,6 +98,7 @@ class Planner:
     machine: MachineReport
     python: PythonLayout
     policy: RuntimePolicy
+    default_limits: Limits = DEFAULT_LIMITS
 
     def blueprint(
         self,
@@ -134,7 +136,7 @@ class Planner:
                 temp_dir=temp_dir,
                 library_dirs=tuple(library_dirs(self.packs)),
                 permissions=asked.granted,
-                limits=resource_limits(manifest.limits),
+                limits=resource_limits(manifest.limits, self.default_limits),
                 uid=uid,
                 python=self.python,
             ),
@@ -203,15 +205,19 @@ def _refused(manifest: Manifest, asked: Asked) -> Refused:
     )
 
 
-def resource_limits(limits: Limits) -> ResourceLimits:
-    """The manifest's limits as the walls take them."""
+def resource_limits(asked: Limits, default: Limits) -> ResourceLimits:
+    """The manifest's limits as the walls take them; what it leaves open is the operator's default, never without bound.
+
+    What the manifest says of `disk` also bounds `/tmp`; the default does not, because that is memory.
+    """
     return ResourceLimits(
-        memory_bytes=limits.memory_bytes,
-        cpu_cores=limits.cpu_cores,
-        processes=limits.processes,
-        open_files=limits.descriptors,
-        file_bytes=limits.disk_bytes,
-        temp_bytes=limits.disk_bytes,
+        memory_bytes=asked.memory_bytes or default.memory_bytes,
+        cpu_cores=asked.cpu_cores or default.cpu_cores,
+        processes=asked.processes or default.processes,
+        open_files=asked.descriptors or default.descriptors,
+        disk_bytes=asked.disk_bytes or default.disk_bytes,
+        inodes=INODES_DEFAULT,
+        temp_bytes=asked.disk_bytes,
     )
 
 

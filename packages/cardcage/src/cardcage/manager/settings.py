@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+from cardcage.foundation.errors import Fault, InvalidDocument
 from cardcage.foundation.names import PLUGIN_NAME_PATTERN
-from cardcage.manifest import validate_config
+from cardcage.manifest import Limits, read_limits, validate_config
+from cardcage.sandbox.plan import MIB, OPEN_FILES, PROCESSES, TEMP_INODES
+
+DEFAULT_LIMITS: Final = Limits(
+    memory_bytes=512 * MIB,
+    cpu_cores=1.0,
+    processes=PROCESSES,
+    descriptors=OPEN_FILES,
+    disk_bytes=1024 * MIB,
+)
+"""What a plugin gets that states no limits: plenty for what plugins do, and little enough for a machine to bear several
+that run wild at once."""
+
+INODES_DEFAULT: Final = TEMP_INODES
 
 _SCHEMA: Final[dict[str, Any]] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -35,6 +49,7 @@ _SCHEMA: Final[dict[str, Any]] = {
             },
         },
         "plugin_paths": {"type": "array", "items": {"type": "string"}},
+        "default_limits": {"type": "object"},
         "auto_load": {"type": "boolean"},
         "health_check_interval": {"type": "integer", "minimum": 1},
     },
@@ -61,6 +76,8 @@ class HostSettings:
     plugin_paths: tuple[Path, ...] = ()
     auto_load: bool = True
     health_check_interval_s: float | None = None
+    default_limits: Limits = DEFAULT_LIMITS
+    """For plugins that state none of their own; each limit apart."""
 
     def of(self, plugin: str) -> PluginSettings:
         return self.plugins.get(plugin) or PluginSettings()
@@ -86,4 +103,18 @@ def read_settings(document: Mapping[str, Any] | None) -> HostSettings:
         plugin_paths=tuple(Path(path).expanduser() for path in checked.get("plugin_paths", ())),
         auto_load=checked.get("auto_load", True),
         health_check_interval_s=checked.get("health_check_interval"),
+        default_limits=_default_limits(checked.get("default_limits", {})),
     )
+
+
+def _default_limits(written: Mapping[str, Any]) -> Limits:
+    """The operator's defaults over ours, written as in a manifest."""
+    limits, faults = read_limits(written)
+    if faults:
+        raise InvalidDocument(
+            "the host configuration",
+            [Fault(path=f"default_limits.{fault.path}", message=fault.message) for fault in faults],
+            code="config_invalid",
+        )
+    given = {name: value for name, value in asdict(limits).items() if value is not None}
+    return replace(DEFAULT_LIMITS, **given)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
-from cardcage.manifest.gather import whole_number
+from cardcage.foundation.errors import Fault
+from cardcage.manifest.gather import describe, did_you_mean, whole_number
 
 # What a value may look like; its amount is checked once it is a number.
 SIZE: Final = r"[0-9]{1,12}(?:\.[0-9]{1,6})? ?(?:[KMGT]i?B|[KMGT]i|kB|B)"
@@ -198,3 +199,18 @@ LIMIT_KEYS: Final[Mapping[str, LimitKey]] = {
     ),
 }
 """Every key that `limits:` may hold."""
+
+
+def read_limits(written: Mapping[str, Any]) -> tuple[Limits, list[Fault]]:
+    """The limits in a mapping written as under `limits:`, and every fault with the key that it is in."""
+    numbers: dict[str, Any] = {}
+    faults = [
+        Fault(path=name, message=f"no such key{did_you_mean(name, LIMIT_KEYS)}") for name in written.keys() - LIMIT_KEYS
+    ]
+    for name, key in LIMIT_KEYS.items():
+        if written.get(name) is None:
+            continue
+        numbers[key.attribute] = key.read(written[name])
+        if numbers[key.attribute] is None:
+            faults.append(Fault(path=name, message=f"expected {key.expected}, found {describe(written[name])}"))
+    return Limits(**numbers), faults

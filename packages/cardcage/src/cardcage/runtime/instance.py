@@ -19,8 +19,9 @@ from cardcage.foundation.errors import CardcageError, Misuse, PluginFault, Refus
 from cardcage.foundation.limits import LOG_LINES_PER_S
 from cardcage.launch.runner import Exit, ExitReason, Runner
 from cardcage.runtime.blueprint import Blueprint
+from cardcage.runtime.deaths import died, limit_of
 from cardcage.runtime.description import PluginDescription
-from cardcage.runtime.live import Live, bury, close_live, died, lifecycle, open_live
+from cardcage.runtime.live import Live, bury, close_live, lifecycle, open_live
 from cardcage.runtime.logbook import LogBook
 from cardcage.sandbox.report import EnforcementReport
 from cardcage.supervise import LifecycleAction as Action
@@ -415,13 +416,15 @@ class Instance:
         elif reason.code in ("protocol_error", "deadline_exceeded"):
             error = self._fault(f"{self.blueprint.label} {reason.message}", reason.code)
         else:
-            error = died(self.blueprint, exit_, "without being asked to")
+            when = f"during {live.interrupted}()" if live.interrupted else "without being asked to"
+            error = died(self.blueprint, exit_, when)
         self.error = error
         if self.state is not PluginState.ERROR:
             self._enter(Action.FAIL)
         self.logbook.note("error", error.message)
         self._note_crashed(live, exit_, error)
-        self._tell("plugin.crashed", error=error.to_json(), exit_reason=exit_.reason.value)
+        limit = limit_of(exit_.reason, self.blueprint.spec.plan.limits)
+        self._tell("plugin.crashed", error=error.to_json(), exit_reason=exit_.reason.value, limit=limit)
 
     async def _recover(self) -> None:
         """Restart with back-off until the plugin stands again, is no longer wanted, or the policy gives up."""
@@ -545,6 +548,7 @@ class Instance:
         """The fault itself, or, where only the connection is known to be lost, how the process ended."""
         if fault.code != "connection_lost":
             return fault
+        live.interrupted = live.interrupted or method
         exit_ = await self._last_status(live)
         if live.killed_for:
             return self._fault(f"{self.blueprint.label} {live.killed_for}", "hung", method=method)

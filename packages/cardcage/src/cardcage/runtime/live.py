@@ -15,9 +15,10 @@ from typing import Any
 from cardcage.channel import Channel, ChannelHandler, Peer
 from cardcage.contracts import check_provider
 from cardcage.foundation.errors import Fault, InvalidDocument, PluginFault
-from cardcage.launch.runner import Exit, ExitReason, Process, Runner
+from cardcage.launch.runner import Exit, Process, Runner
 from cardcage.manifest import check_metadata, validate_config
 from cardcage.runtime.blueprint import Blueprint
+from cardcage.runtime.deaths import died
 from cardcage.runtime.description import PluginDescription
 from cardcage.runtime.logbook import LogBook
 from cardcage.runtime.streams import LineReader, read_lines
@@ -35,6 +36,8 @@ class Live:
     opened_at_s: float
     ending: bool = False
     killed_for: str | None = None
+    interrupted: str | None = None
+    """The method that was being called when the connection was lost; of several, the first that was told."""
     readers: list[tuple[asyncio.ReadTransport, LineReader]] = field(
         default_factory=list[tuple[asyncio.ReadTransport, LineReader]]
     )
@@ -106,31 +109,6 @@ async def lifecycle(blueprint: Blueprint, channel: Channel, step: str, timeout_s
             plugin=blueprint.plugin,
             version=blueprint.version,
         )
-
-
-def died(blueprint: Blueprint, exit_: Exit, when: str) -> PluginFault:
-    """The fault for a process that ended by itself."""
-    how = f"exit status {exit_.code}" if exit_.code is not None else f"signal {exit_.signal}"
-    words = {
-        ExitReason.OUT_OF_MEMORY: "ran out of the memory it was given",
-        ExitReason.CPU_LIMIT: "used up the CPU time it was given",
-        ExitReason.SYSTEM_CALL: "was ended for a forbidden system call",
-        ExitReason.PROCESS_LIMIT: "used up the processes it was given",
-        ExitReason.KILLED: "was killed",
-        ExitReason.STOPPED: "left",
-        ExitReason.CRASHED: "crashed",
-        ExitReason.SETUP_FAILED: "could not be walled in",
-    }[exit_.reason]
-    detail = f": {exit_.detail}" if exit_.detail else ""
-    return PluginFault(
-        f"{blueprint.label} {words} {when} ({how}){detail}",
-        code="crashed",
-        plugin=blueprint.plugin,
-        version=blueprint.version,
-        exit_reason=exit_.reason.value,
-        exit_code=exit_.code,
-        signal=exit_.signal,
-    )
 
 
 def check_description(blueprint: Blueprint, description: PluginDescription) -> None:

@@ -18,8 +18,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final, NoReturn, cast
 
-from cardcage.sandbox import cgroups, landlock, seccomp, syscalls
+from cardcage.sandbox import landlock, seccomp, syscalls
+from cardcage.sandbox.control_groups import KEPT_MAX, ControlGroup
 from cardcage.sandbox.enter import CLONE_FLAGS, LayerRow, SetupError, Surroundings, Walls, die_with_parent
+from cardcage.sandbox.group_search import TRIAL, find_groups
 from cardcage.sandbox.mode import detect_mode
 from cardcage.sandbox.mounts import try_id_mapped_mount
 from cardcage.sandbox.plan import PlanRequest, make_plan
@@ -39,7 +41,7 @@ _HINTS: Final = {
     LayerName.LANDLOCK_SCOPES: "Linux 6.12 or newer",
     LayerName.TIME_NAMESPACE: "Linux 5.6 or newer",
     LayerName.PRIVATE_PROC: "in a container, run it with its /proc unmasked",
-    LayerName.CGROUP_LIMITS: "delegate a cgroup: systemd-run --user --scope -p Delegate=yes ...",
+    LayerName.CGROUP_LIMITS: "delegate a control group: systemd-run --user --scope -p Delegate=yes ...",
 }
 
 _NEEDS_LINUX: Final = "walls are made of Linux's namespaces, seccomp and Landlock"
@@ -95,14 +97,32 @@ def _egress_layer() -> Layer:
 
 
 def _cgroup_layer(facts: dict[str, Any]) -> Layer:
-    """Whether groups of its own can be made here. They are not used yet, so the layer is never called enforced."""
-    found = cgroups.probe()
-    facts["cgroups"] = {group.controller: group.detail for group in found}
-    usable = [group.controller for group in found if group.usable]
-    if not usable:
-        return _layer(LayerName.CGROUP_LIMITS, LayerStatus.UNAVAILABLE, "no group can be made")
-    detail = f"groups can be made for {', '.join(usable)}; plugins are not put into any yet"
-    return Layer(name=LayerName.CGROUP_LIMITS, status=LayerStatus.UNAVAILABLE, detail=detail)
+    """Whether groups with limits can be made here, and a process of ours is then really in one."""
+    found = find_groups()
+    facts["cgroups"] = found.tried
+    if found.driver is None:
+        detail = f"no control group can be made ({found.why_not}): the host looks after memory and CPU itself"
+        return _layer(LayerName.CGROUP_LIMITS, LayerStatus.BEST_EFFORT, detail)
+    try:
+        group = found.driver.make("doctor", TRIAL)
+        counted = _in_child(lambda: _enter_group(group))
+    finally:
+        found.driver.close()
+    kept = (
+        f"control groups {found.driver.version}: {', '.join(name for name in KEPT_MAX if name in found.driver.keeps)}"
+    )
+    if counted != "":
+        return _layer(LayerName.CGROUP_LIMITS, LayerStatus.UNAVAILABLE, f"{kept}; {counted}")
+    if found.why_not:
+        return _layer(LayerName.CGROUP_LIMITS, LayerStatus.BEST_EFFORT, f"{kept}; not {found.why_not}")
+    return _layer(LayerName.CGROUP_LIMITS, LayerStatus.ENFORCED, kept)
+
+
+def _enter_group(group: ControlGroup) -> str:
+    for entry in group.entries:
+        os.write(entry, b"0")
+    seen = group.usage().processes
+    return "" if seen in (1, None) else f"a process that entered is not in it ({seen} are)"
 
 
 def _id_mapped_mounts(mode: Mode) -> str:

@@ -39,6 +39,10 @@ OPEN_FILES: Final = 256
 PROCESSES: Final = 64
 FILE_BYTES: Final = 1024 * MIB
 
+MEMORY_BACKSTOP_BYTES: Final = 4096 * MIB
+"""How far RLIMIT_DATA lies above the memory limit where no control group keeps it: it bounds what can be taken between
+two looks of the host, and must not be hit first, because it ends nothing and names no limit."""
+
 NAMESPACES: Final = ("user", "pid", "mount", "network", "ipc", "uts", "cgroup", "time")
 
 STRICT_FLOOR: Final = (
@@ -128,14 +132,20 @@ class SystemCalls(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ResourceLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What one instance may use; None leaves the default or, for memory and CPU, no bound."""
+    """What one instance may use; None leaves the default or, for memory, CPU and disk, no bound.
+
+    The manager's planner leaves none of those open; only who makes plans by hand can.
+    """
 
     memory_bytes: int | None = None
     cpu_cores: float | None = None
     cpu_time_s: int | None = None
     processes: int | None = None
     open_files: int | None = None
-    file_bytes: int | None = None
+    disk_bytes: int | None = None
+    """What the files of the data folder may take up together; of each file also its length."""
+    inodes: int | None = None
+    """Files and folders in the data folder, and as many again in `/tmp`."""
     temp_bytes: int | None = None
 
 
@@ -349,7 +359,9 @@ ETC_FILES: Final = {
 
 
 def _own_mounts(request: PlanRequest) -> tuple[Mount, ...]:
-    temp_bytes = request.limits.temp_bytes or TEMP_BYTES
+    limits = request.limits
+    # What lies there is memory: more room than that would promise what the memory limit takes back by a kill.
+    temp_bytes = min(limits.temp_bytes or TEMP_BYTES, limits.memory_bytes or limits.temp_bytes or TEMP_BYTES)
     return (
         *(
             Mount(kind="bind", source=str(folder), target=inside_library(name, folder), executable=True)
@@ -357,7 +369,7 @@ def _own_mounts(request: PlanRequest) -> tuple[Mount, ...]:
         ),
         Mount(kind="bind", source=str(request.package_dir), target=PACKAGE_DIR, executable=True, granted=True),
         Mount(kind="bind", source=str(request.data_dir), target=DATA_DIR, writable=True),
-        Mount(kind="tmpfs", target=TEMP_DIR, writable=True, size_bytes=temp_bytes, inodes=TEMP_INODES),
+        Mount(kind="tmpfs", target=TEMP_DIR, writable=True, size_bytes=temp_bytes, inodes=limits.inodes or TEMP_INODES),
     )
 
 
@@ -402,13 +414,13 @@ def _rlimits(limits: ResourceLimits) -> dict[str, int]:
     wanted = {
         "CORE": 0,  # a core file would carry the plugin's secrets into a folder of the host
         "NOFILE": limits.open_files or OPEN_FILES,
-        "FSIZE": limits.file_bytes or FILE_BYTES,
+        "FSIZE": limits.disk_bytes or FILE_BYTES,
         "MEMLOCK": 64 * 1024,
         "MSGQUEUE": 0,
         "NICE": 0,
         "RTPRIO": 0,
         # Memory that is written to; address space would also count what an allocator merely reserves.
-        "DATA": limits.memory_bytes,
+        "DATA": None if limits.memory_bytes is None else limits.memory_bytes + MEMORY_BACKSTOP_BYTES,
         "CPU": limits.cpu_time_s,
         "NPROC": limits.processes or PROCESSES,
     }

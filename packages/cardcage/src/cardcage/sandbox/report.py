@@ -94,6 +94,11 @@ class EnforcementReport:
         """The layers that were asked for, whether they hold or not."""
         return tuple(layer for layer in self.layers if layer.status is not LayerStatus.OFF)
 
+    def with_layer(self, layer: Layer) -> EnforcementReport:
+        """The same with `layer` in the place of the one of that name, or at its end."""
+        kept = {each.name: each for each in self.layers} | {layer.name: layer}
+        return EnforcementReport(layers=tuple(kept.values()))
+
     def below(self, floor: Iterable[str]) -> tuple[str, ...]:
         """The names in `floor` that are not enforced."""
         return tuple(name for name in floor if self.status(name) is not LayerStatus.ENFORCED)
