@@ -189,8 +189,10 @@ def test_who_walls_it_in_is_not_counted(kernel_driver: GroupDriver) -> None:
 
 
 def test_killing_a_group_ends_all_in_it_and_those_that_are_being_forked(kernel_driver: GroupDriver) -> None:
-    breeder = "import os\nwhile True:\n try:\n  os.fork()\n except OSError: pass"
+    breeder = "import os\nwhile True:\n try:\n  os.fork()\n except OSError: os.write(1, b'.')"
     with Member(kernel_driver, breeder) as (group, process):
+        assert process.stdout is not None
+        assert process.stdout.read(1) == b"."
         group.kill()
         assert process.wait(30) == -signal.SIGKILL
         assert group.hits().process_refusals > 0, "it was held to its number"
