@@ -172,12 +172,14 @@ class _ForkServer:
 
         import msgspec
 
+        from cardcage.launch.leaving import leave_after
         from cardcage.sandbox import enter, seccomp, syscalls
         from cardcage.sandbox.plan import SandboxPlan
 
         module, _, function = main.partition(":")
         self._main = getattr(importlib.import_module(module), function)
         self._enter = enter
+        self._leave_after = leave_after
         self._call = syscalls.call
         self._around = enter.Surroundings(as_root=as_root)
         self._around.environment_is_empty = _environment_is_empty()
@@ -274,7 +276,16 @@ class _ForkServer:
             if pid == 0:
                 os.close(self._keep_open)
                 decoded = self._decode_plan(plan)
-                _become_init(decoded, descriptors, self._around, self._alive, self._main, self._pack, self._enter)
+                _become_init(
+                    decoded,
+                    descriptors,
+                    self._around,
+                    self._alive,
+                    self._main,
+                    self._pack,
+                    self._enter,
+                    self._leave_after,
+                )
         finally:
             call("setns", self._own_pid_namespace, _CLONE_NEWPID)
         return pid
@@ -294,6 +305,7 @@ def _become_init(
     main: "Callable[[socket.socket], object]",
     pack: "Any",
     enter: "ModuleType",
+    leave_after: "Callable[[Mapping[str, str], Callable[[], object]], NoReturn]",
 ) -> "NoReturn":
     """The child of a fork: walls, then the plugin's process, then waiting for its end. Never returns."""
     try:
@@ -334,7 +346,7 @@ def _become_init(
         if pid == 0:
             report.close()
             enter.show_to_own_uid()
-            _run_plugin(plan, main)
+            _run_plugin(plan, main, leave_after)
         for descriptor in (_WIRE_FD, 1, 2):
             os.close(descriptor)  # the plugin's alone: the host must see their end with the plugin's
         report.send(pack(("ended", _wait_for(pid))))
@@ -393,23 +405,14 @@ def _first_layers(around: "Surroundings") -> "list[LayerRow]":
     ]
 
 
-def _run_plugin(plan: "SandboxPlan", main: "Callable[[socket.socket], object]") -> "NoReturn":
+def _run_plugin(
+    plan: "SandboxPlan",
+    main: "Callable[[socket.socket], object]",
+    leave_after: "Callable[[Mapping[str, str], Callable[[], object]], NoReturn]",
+) -> "NoReturn":
     """Call the plugin's main function and leave as an ordinary interpreter would."""
-    code = 0
-    try:
-        gc.enable()
-        os.umask(0o077)
-        for name, value in plan.environment.items():  # empty until now; `update` asks first what kind of mapping it is
-            os.environ[name] = value
-        main(socket.socket(fileno=_WIRE_FD))
-    except SystemExit as leaving:
-        code = _exit_code(leaving)
-    except BaseException as error:
-        sys.excepthook(type(error), error, error.__traceback__)
-        code = 1
-    finally:
-        _finish()
-        os._exit(code & 0xFF)
+    gc.enable()
+    leave_after(plan.environment, lambda: main(socket.socket(fileno=_WIRE_FD)))
 
 
 def _make_output_streams() -> None:
@@ -428,28 +431,6 @@ def _make_output_streams() -> None:
         os.close(kept)
     os.close(read_end)
     os.close(write_end)
-
-
-def _exit_code(leaving: SystemExit) -> int:
-    if leaving.code is None or isinstance(leaving.code, int):
-        return leaving.code or 0
-    sys.stderr.write(f"{leaving.code}\n")
-    return 1
-
-
-def _finish() -> None:
-    """What the interpreter does at its end, which `os._exit` leaves out: join threads, run exit functions, flush."""
-    import atexit
-
-    try:
-        threading = sys.modules.get("threading")
-        if threading is not None:
-            threading._shutdown()
-        atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage]
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except BaseException as error:
-        sys.excepthook(type(error), error, error.__traceback__)
 
 
 def _find_cardcage(home: str) -> None:
