@@ -40,13 +40,19 @@ class Pipes:
             os.close(self.our_stderr)
 
     def process(
-        self, *, pid: int, report: EnforcementReport, handle: object, group: ControlGroup | None = None
+        self,
+        *,
+        pid: int,
+        report: EnforcementReport,
+        handle: object,
+        group: ControlGroup | None = None,
+        sock: socket.socket | None = None,
     ) -> Process:
-        """The started process, which owns the host's ends from now on."""
+        """The started process, which owns the host's ends from now on; `sock` is theirs where a link has ours."""
         self._handed_on = True
         return Process(
             pid=pid,
-            sock=self.our_sock,
+            sock=self.our_sock if sock is None else sock,
             stdout=self.our_stdout,
             stderr=self.our_stderr,
             report=report,

@@ -16,13 +16,14 @@ from typing import Any, Final, Self
 
 import msgspec
 
-from cardcage.foundation.errors import CardcageError, Misuse, PluginFault, Refused, Unavailable
+from cardcage.foundation.errors import CardcageError, Misuse, Refused, Unavailable
 from cardcage.foundation.limits import CONNECT_TIMEOUT_S, STOP_TIMEOUT_S
 from cardcage.launch import zygote_main
 from cardcage.launch.exits import Evidence, classify
 from cardcage.launch.groups import evidence_of, layer_of, make_group, plan_in_group
 from cardcage.launch.pipes import Pipes
 from cardcage.launch.runner import Exit, LaunchSpec, Process
+from cardcage.launch.setup import hand_over_data, setup_failed, wall_error
 from cardcage.sandbox.control_groups import ControlGroup
 from cardcage.sandbox.group_search import GroupsFound
 from cardcage.sandbox.mode import detect_mode
@@ -121,7 +122,7 @@ class ZygoteRunner:
                 version=spec.version,
             )
         server = await self._ready_server()
-        await _hand_over_data(spec)
+        await hand_over_data(spec)
         async with server.turn:
             group_layer = layer_of(self._groups)
             _check_group_floor(spec, group_layer)
@@ -169,7 +170,7 @@ class ZygoteRunner:
 def _check_group_floor(spec: LaunchSpec, layer: Layer) -> None:
     """The child knows that it entered a group, but not which limits are missing there."""
     if layer.name in spec.plan.floor and layer.status is not LayerStatus.ENFORCED:
-        raise _wall_error(spec, "floor", 0, f"not enforced: {layer.name} ({layer.detail})")
+        raise wall_error(spec, "floor", 0, f"not enforced: {layer.name} ({layer.detail})")
 
 
 async def _start_on(server: _Server, spec: LaunchSpec, group: ControlGroup | None, group_layer: Layer) -> Process:
@@ -182,7 +183,7 @@ async def _start_on(server: _Server, spec: LaunchSpec, group: ControlGroup | Non
             instance.kill()
             await asyncio.shield(instance.exited)
             if isinstance(error, TimeoutError):
-                raise _setup_failed(spec, f"the walls were not up after {CONNECT_TIMEOUT_S:g} s") from None
+                raise setup_failed(spec, f"the walls were not up after {CONNECT_TIMEOUT_S:g} s") from None
             raise
         return pipes.process(pid=_pid_of(instance.pidfd), report=report, group=group, handle=instance)
 
@@ -272,7 +273,7 @@ class _Server:
                 socket.send_fds(self._control, [self._packet(instance)], descriptors)
             except OSError as error:
                 # A plan of thousands of grants is too long for a packet.
-                raise _setup_failed(spec, f"its plan could not be sent: {error.strerror}", errno=error.errno) from error
+                raise setup_failed(spec, f"its plan could not be sent: {error.strerror}", errno=error.errno) from error
             self._instances[instance.number] = instance
             self._loop.add_reader(ours, self._on_report, instance)
             await self._forked(instance)
@@ -342,7 +343,7 @@ class _Server:
             self._on_report(instance)
             self._settle(instance, status)
         else:
-            _fail(instance.forked, _setup_failed(instance.spec, f"the fork failed: {error}"))
+            _fail(instance.forked, setup_failed(instance.spec, f"the fork failed: {error}"))
             self._settle(instance, 1 << 8)
 
     def _on_report(self, instance: _Instance) -> None:
@@ -358,7 +359,7 @@ class _Server:
                 case ["ready", rows]:
                     _resolve(instance.up, _enforcement(rows, instance.group_layer))
                 case ["failed", rows, step, number, detail]:
-                    _fail(instance.up, _wall_error(instance.spec, step, number, detail))
+                    _fail(instance.up, wall_error(instance.spec, step, number, detail))
                 case ["ended", status]:
                     instance.plugin_status = status
                 case other:
@@ -376,7 +377,7 @@ class _Server:
         _resolve(instance.forked, None)
         why = ", out of the memory it was given" if evidence.out_of_memory else ""
         what = f"the process ended before its walls were up ({status}){why}"
-        _fail(instance.up, _setup_failed(instance.spec, what))
+        _fail(instance.up, setup_failed(instance.spec, what))
         _resolve(instance.exited, classify(status, evidence))
         if instance.pidfd >= 0:
             os.close(instance.pidfd)
@@ -446,25 +447,6 @@ def _pid_of(pidfd: int) -> int:
         return next(int(line.split()[1]) for line in file if line.startswith("Pid:"))
 
 
-async def _hand_over_data(spec: LaunchSpec) -> None:
-    """Give the data folder to the instance's uid, where it has one and does not own it yet."""
-    uid = spec.plan.identity.outside_uid
-    if uid is None:
-        return
-    try:
-        if os.stat(spec.data_dir).st_uid != uid:
-            await asyncio.to_thread(_give, spec.data_dir, uid)
-    except OSError as error:
-        raise _setup_failed(spec, f"its data folder {spec.data_dir}: {error.strerror}", errno=error.errno) from error
-
-
-def _give(folder: Path, uid: int) -> None:
-    for _, folders, files, here in os.fwalk(folder, topdown=False):
-        for name in (*folders, *files):
-            os.chown(name, uid, uid, dir_fd=here, follow_symlinks=False)
-    os.chown(folder, uid, uid)  # last: a hand-over that was cut short is taken up again
-
-
 def _enforcement(rows: Iterable[Sequence[str]], group_layer: Layer) -> EnforcementReport:
     told = {name: Layer(name=name, status=LayerStatus(status), detail=detail) for name, status, detail in rows}
     told |= {str(layer.name): layer for layer in (*_NOT_YET, group_layer)}
@@ -477,28 +459,4 @@ def _no_walls(why: str) -> Refused:
         f"no walls can be put up on this machine, so nothing is started: {why}",
         code="no_walls",
         hint="`cardcage doctor` says what to change; isolation: unconfined runs a plugin with every right",
-    )
-
-
-def _wall_error(spec: LaunchSpec, step: str, number: int, detail: str) -> CardcageError:
-    if step == "floor":
-        return Refused(
-            f"plugin {spec.plugin!r} {spec.version} was not started: of the walls that its plan asks for, {detail}",
-            code="below_floor",
-            hint="`cardcage doctor` says what this machine lacks",
-            plugin=spec.plugin,
-            version=spec.version,
-        )
-    return _setup_failed(spec, f"{step}: {detail}", step=step, errno=number)
-
-
-def _setup_failed(spec: LaunchSpec, what: str, **fields: Any) -> PluginFault:
-    return PluginFault(
-        f"plugin {spec.plugin!r} {spec.version} could not be walled in: {what}",
-        code="setup_failed",
-        hint="`cardcage doctor` says which layers work on this machine",
-        plugin=spec.plugin,
-        version=spec.version,
-        instance=spec.instance,
-        **fields,
     )

@@ -144,12 +144,12 @@ class TreeBuilder:
         found = os.stat(one.source)
         is_folder = stat.S_ISDIR(found.st_mode)
         if one.whole_folder is not None and one.whole_folder is not is_folder:
-            raise OSError(20 if one.whole_folder else 21, _grant_mismatch(one.source, is_folder=is_folder))
+            raise OSError(20 if one.whole_folder else 21, grant_mismatch(one.source, is_folder=is_folder))
         self._make_mount_point(target, is_folder=is_folder)
         attributes = _ATTR_NOSUID | _ATTR_NODEV
         attributes |= 0 if one.writable else _ATTR_RDONLY
         attributes |= 0 if one.executable else _ATTR_NOEXEC
-        if one.granted and self._uid is not None and _is_closed_to_others(one, found):
+        if one.granted and self._uid is not None and is_closed_to_others(one, found):
             self._bind_mapped(one.source, target, found, attributes)
         else:
             mount(one.source, target, None, _MS_BIND | _MS_REC)
@@ -213,7 +213,8 @@ class TreeBuilder:
         set_attributes("/", _ATTR_RDONLY | _ATTR_NOSUID | _ATTR_NODEV)
 
 
-def _grant_mismatch(path: str, *, is_folder: bool) -> str:
+def grant_mismatch(path: str, *, is_folder: bool) -> str:
+    """What is said of a grant whose spelling does not fit what stands there."""
     if is_folder:
         return f"{path} was granted as a file and is a folder: {path}/ grants all beneath it"
     return f"{path}/ was granted as a folder and is a file"
@@ -232,7 +233,7 @@ def _mask_proc(target: str) -> None:
             mount("cardcage", f"{target}/{name}", "tmpfs", _MS_RDONLY | _MS_NOSUID | _MS_NODEV, "size=4k,mode=555")
 
 
-def _is_closed_to_others(one: Mount, found: os.stat_result) -> bool:
+def is_closed_to_others(one: Mount, found: os.stat_result) -> bool:
     """Whether a uid that owns nothing of it would be kept out of `one`, or of something in it, by mode."""
     if one.writable:
         return True  # to write, the instance must stand in for the owner

@@ -49,6 +49,7 @@ class LayerName(StrEnum):
     ENVIRONMENT = "environment"
     CGROUP_LIMITS = "cgroup_limits"
     EGRESS = "egress"
+    ENCRYPTION = "encryption"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

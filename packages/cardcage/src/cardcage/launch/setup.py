@@ -1,0 +1,56 @@
+"""What every walled start has in common: the data folder in the right hands, and the errors of a start that fails."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any
+
+from cardcage.foundation.errors import CardcageError, PluginFault, Refused
+from cardcage.launch.runner import LaunchSpec
+
+
+async def hand_over_data(spec: LaunchSpec) -> None:
+    """Give the data folder to the instance's uid, where it has one and does not own it yet."""
+    uid = spec.plan.identity.outside_uid
+    if uid is None:
+        return
+    try:
+        if os.stat(spec.data_dir).st_uid != uid:
+            await asyncio.to_thread(_give, spec.data_dir, uid)
+    except OSError as error:
+        raise setup_failed(spec, f"its data folder {spec.data_dir}: {error.strerror}", errno=error.errno) from error
+
+
+def _give(folder: Path, uid: int) -> None:
+    for _, folders, files, here in os.fwalk(folder, topdown=False):
+        for name in (*folders, *files):
+            os.chown(name, uid, uid, dir_fd=here, follow_symlinks=False)
+    os.chown(folder, uid, uid)  # last: a hand-over that was cut short is taken up again
+
+
+def wall_error(spec: LaunchSpec, step: str, number: int, detail: str) -> CardcageError:
+    """The error for a step of the walls that failed, as the process itself told it."""
+    if step == "floor":
+        return Refused(
+            f"plugin {spec.plugin!r} {spec.version} was not started: of the walls that its plan asks for, {detail}",
+            code="below_floor",
+            hint="`cardcage doctor` says what this machine lacks",
+            plugin=spec.plugin,
+            version=spec.version,
+        )
+    return setup_failed(spec, f"{step}: {detail}", step=step, errno=number)
+
+
+def setup_failed(spec: LaunchSpec, what: str, **fields: Any) -> PluginFault:
+    """The error for walls that could not be put up."""
+    return PluginFault(
+        f"plugin {spec.plugin!r} {spec.version} could not be walled in: {what}",
+        code="setup_failed",
+        hint="`cardcage doctor` says which layers work on this machine",
+        plugin=spec.plugin,
+        version=spec.version,
+        instance=spec.instance,
+        **fields,
+    )
