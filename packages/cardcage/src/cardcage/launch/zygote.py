@@ -42,6 +42,7 @@ of the machine meanwhile, and overflow the control socket, whose buffer takes ab
 
 _NOT_YET: Final = (
     Layer(name=LayerName.EGRESS, status=LayerStatus.OFF, detail="no address is reachable, granted or not"),
+    Layer(name=LayerName.ENCRYPTION, status=LayerStatus.OFF, detail="no other process can see the socket"),
 )
 
 _encode = msgspec.msgpack.Encoder().encode

@@ -55,7 +55,7 @@ def examine() -> MachineReport:
         return _report(mode, _all_unavailable(), facts)
     rows = _try_walls(mode)
     layers = {name: _layer(name, status, detail) for name, status, detail in rows}
-    for layer in (_cgroup_layer(facts), _egress_layer()):
+    for layer in (_cgroup_layer(facts), _egress_layer(), _encryption_layer()):
         layers[str(layer.name)] = layer
     facts["id_mapped_mounts"] = _id_mapped_mounts(mode)
     facts["landlock_abi"] = landlock.abi()
@@ -90,6 +90,12 @@ def _layer(name: str, status: str, detail: str) -> Layer:
     known = LayerStatus(status)
     hint = "" if known is LayerStatus.ENFORCED else _HINTS.get(LayerName(name), "")
     return Layer(name=name, status=known, detail=detail, hint=hint)
+
+
+def _encryption_layer() -> Layer:
+    """Asked for in a container; on this machine's own sockets only where an operator wants it."""
+    detail = "a plugin's socket is open to its own process and the host's alone"
+    return Layer(name=LayerName.ENCRYPTION, status=LayerStatus.OFF, detail=detail)
 
 
 def _egress_layer() -> Layer:
