@@ -15,7 +15,7 @@ from typing import Any, Final, cast
 from cardcage.audit import Action, Actor
 from cardcage.broker.events import Callback, Event, EventBus
 from cardcage.broker.providers import InstanceProvider, LocalProvider, PluginInfo, Provider, proxy_of
-from cardcage.broker.services import ServiceTable
+from cardcage.broker.services import OBSERVE_PLUGINS, ServiceTable
 from cardcage.contracts import ExtensionPoint, bind_arguments, check_provider
 from cardcage.foundation.clock import Clock
 from cardcage.foundation.errors import CardcageError, Misuse
@@ -27,8 +27,7 @@ from cardcage.supervise import PluginState
 _EVENT_NAME: Final = re.compile(EVENT_NAME_PATTERN)
 _HOST_EVENTS: Final = ("plugin.", "cardcage.", "host.")
 
-_OBSERVE_PLUGINS: Final = Permission(PermissionKind.CAPABILITY, "ObservePlugins")
-"""What a plugin must have been granted to hear the host's events about other plugins."""
+_OBSERVE_PLUGINS: Final = Permission(PermissionKind.CAPABILITY, OBSERVE_PLUGINS)
 _OPEN_TO_ALL: Final = Decision(True, "it is for everyone")
 _PATTERN: Final = re.compile(r"[A-Za-z0-9_.:/*?!\[\]-]{1,256}")
 

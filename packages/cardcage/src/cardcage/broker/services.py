@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from cardcage.broker.providers import PluginInfo
 from cardcage.foundation.errors import Misuse, Refused
@@ -17,6 +17,10 @@ from cardcage.permissions import Decision, Grants, Permission, PermissionKind, d
 
 Handler = Callable[..., Awaitable[Any] | Any]
 """Called with the plugin's `PluginInfo` first and then the plugin's own arguments."""
+
+
+OBSERVE_PLUGINS: Final = "ObservePlugins"
+"""What a plugin must have been granted to hear the host's events about other plugins."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +47,9 @@ class ServiceTable:
 
     @property
     def capabilities(self) -> frozenset[str]:
-        """The capabilities that the registered methods stand behind."""
-        return frozenset(each.capability for each in self._services.values() if each.capability is not None)
+        """The capabilities that the broker itself and the registered methods stand behind."""
+        behind = {each.capability for each in self._services.values() if each.capability is not None}
+        return frozenset({OBSERVE_PLUGINS, *behind})
 
     async def call(self, caller: PluginInfo, grants: Grants, name: str, args: Any) -> Any:
         """Run a service for a plugin, where it exists and is granted."""

@@ -15,6 +15,7 @@ from cardcage.foundation.errors import Misuse
 from cardcage.launch.runner import Runner
 from cardcage.launch.unconfined import UnconfinedRunner
 from cardcage.launch.zygote import ZygoteRunner
+from cardcage.manager.judging import note_applied
 from cardcage.manager.planning import UNCONFINED
 from cardcage.manager.roster import Roster
 from cardcage.registry import InstanceRecord
@@ -26,6 +27,10 @@ from cardcage.supervise import PluginState
 
 class UnconfinedWarning(UserWarning):
     """A plugin runs without walls because the operator asked for it."""
+
+
+class PolicyWarning(UserWarning):
+    """The policy lets a plugin start, and warns of it."""
 
 
 class LiveInstances:
@@ -128,6 +133,7 @@ class LiveInstances:
                 actor=Actor.OPERATOR,
                 isolation=isolation,
             )
+        _heed_policy(blueprint, trail)
         instance = Instance(
             blueprint,
             runner=self._runner(isolation),
@@ -150,6 +156,15 @@ class LiveInstances:
             make = UnconfinedRunner if isolation == UNCONFINED else ZygoteRunner
             runner = self._runners[isolation] = make(groups=self._groups)
         return runner
+
+
+def _heed_policy(blueprint: Blueprint, trail: Trail) -> None:
+    """Record what the policy made of a start, and say what it warns of."""
+    if (verdict := blueprint.verdict) is None:
+        return
+    note_applied(trail, verdict, blueprint.spec.plan.floor)
+    for warning in verdict.warnings:
+        warnings.warn(f"{blueprint.label}: {warning}", PolicyWarning, stacklevel=2)
 
 
 def warn_unconfined(whom: str) -> None:

@@ -22,13 +22,16 @@ from cardcage.contracts import extension_point_of, index_points
 from cardcage.contracts.pack import Pack
 from cardcage.foundation.errors import CardcageError, Misuse, Refused
 from cardcage.manager.home import Home, default_state_dir
+from cardcage.manager.judging import Judge
 from cardcage.manager.live_instances import LiveInstances, warn_unconfined
 from cardcage.manager.notes import note_grants, note_rejected, noting_calls
 from cardcage.manager.packs import installed_packs
 from cardcage.manager.planning import PROCESS, UNCONFINED, Asked, Planner, parse_grants, path_of
+from cardcage.manager.policy_source import ENVIRONMENT_VARIABLE, PolicySource, find_policy
 from cardcage.manager.roster import Roster
 from cardcage.manager.settings import HostSettings, read_settings
 from cardcage.manager.views import PluginView, Problem, view_of
+from cardcage.policy import Level, Policy, PolicyDecision
 from cardcage.registry import InstanceRecord, Store, instance_id
 from cardcage.registry.discovery import MemoryCache, discover
 from cardcage.registry.resolve import dependents
@@ -57,7 +60,9 @@ class PluginManager:
         packs: Iterable[Pack] | None = None,
         isolation: str = PROCESS,
         auto_start: bool = True,
-        policy: RuntimePolicy | None = None,
+        policy: Policy | Level | str | os.PathLike[str] | RuntimePolicy | None = None,
+        deadlines: RuntimePolicy | None = None,
+        environment: str | None = None,
         store: Store | None = None,
         audit: Auditor | bool = True,
     ) -> None:
@@ -66,8 +71,11 @@ class PluginManager:
         `config` is the host configuration (plugins, plugin_paths, auto_load, default_limits, health_check_interval).
         `grants` gives each plugin, by name, permissions in their text form, such as `"read:/srv/bill.csv"`.
         `isolation="unconfined"` takes the walls away from every plugin, and warns. Every decision is recorded in the
-        audit log of the state folder, or by the `audit` that is given; False records nothing. With `auto_start` all
-        enabled plugins found in `plugin_paths` are started on entry.
+        audit log of the state folder, or by the `audit` that is given; False records nothing. `policy` is a level
+        (`"strict"`, `"standard"`, `"permissive"`), the path of a policy file, which is read again at each start, or a
+        `Policy`; `environment` is what rules of it may ask for, such as `"production"`. `deadlines` are those of every
+        instance, with how it is restarted (`policy` takes them, too, for programs that know them by that name). With
+        `auto_start` all enabled plugins found in `plugin_paths` are started on entry.
         """
         self._settings: HostSettings = read_settings(config)
         self._paths = [*self._settings.plugin_paths, *map(path_of, plugin_paths)]
@@ -80,7 +88,11 @@ class PluginManager:
         self._given_packs = tuple(packs) if packs is not None else None
         self._isolation = isolation
         self._auto_start = auto_start and self._settings.auto_load
-        self._policy = policy or RuntimePolicy()
+        if isinstance(policy, RuntimePolicy):
+            deadlines, policy = policy, None
+        self._deadlines = deadlines or RuntimePolicy()
+        self._given_policy = policy
+        self._environment = environment or self._settings.environment or os.environ.get(ENVIRONMENT_VARIABLE) or ""
         self._clock = SystemClock()
         self._given_store = store
         self._open: _Open | None = None
@@ -138,14 +150,23 @@ class PluginManager:
         self._auditor = await self._open_auditor(home)
         packs = self._given_packs if self._given_packs is not None else installed_packs()
         points = index_points([*self._extension_points, *(point for pack in packs for point in pack.extension_points)])
+        source = find_policy(
+            self._given_policy, self._settings.policy, home.root, unconfined=self._isolation == UNCONFINED
+        )
+        await asyncio.to_thread(source.current)  # a file that cannot be used is told here, and not at the first start
         planner = Planner(
             home=home,
             packs=packs,
             points=points,
             machine=_this_machine(),
             python=find_python_layout(),
-            policy=self._policy,
-            default_limits=self._settings.default_limits,
+            policy=self._deadlines,
+            judge=Judge(
+                source=source,
+                environment=self._environment,
+                declared=lambda: self._services.capabilities,
+                default_limits=self._settings.default_limits,
+            ),
         )
         roster = Roster(
             store=self._given_store or await asyncio.to_thread(SqlStore, home.registry),
@@ -350,6 +371,14 @@ class PluginManager:
     def report(self, instance: str) -> EnforcementReport | None:
         """Which walls really stand around the running process; None while none runs."""
         return self._live.get(instance).report
+
+    def policy(self) -> PolicySource:
+        """Where the policy comes from, and what it says now."""
+        return self._roster.planner.judge.source
+
+    def judge(self, instance: str) -> PolicyDecision:
+        """What the policy says of an instance, as it would be started now."""
+        return self._roster.judge(self._roster.record(instance))
 
     def permissions(self, instance: str) -> Asked:
         """What an instance asks for, and what of it is granted."""

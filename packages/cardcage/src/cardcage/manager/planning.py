@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,10 +15,12 @@ from cardcage.foundation.errors import Fault, InvalidDocument, Misuse, Refused
 from cardcage.foundation.names import InterfaceRef
 from cardcage.launch.runner import LaunchSpec
 from cardcage.manager.home import Home
+from cardcage.manager.judging import Judge, Wish, decisions, declared_capabilities, refuse_denied
 from cardcage.manager.packs import library_dirs
-from cardcage.manager.settings import DEFAULT_LIMITS, INODES_DEFAULT
+from cardcage.manager.settings import INODES_DEFAULT
 from cardcage.manifest import Limits, Manifest, validate_config
-from cardcage.permissions import Decision, Grants, Permission, PermissionRequest, decide, expand
+from cardcage.permissions import Decision, Grants, Permission, PermissionKind, PermissionRequest, expand
+from cardcage.policy import PolicyDecision
 from cardcage.registry import InstalledPlugin, InstanceRecord
 from cardcage.runtime import Blueprint, RuntimePolicy
 from cardcage.sandbox.plan import PlanRequest, PythonLayout, ResourceLimits, make_plan
@@ -63,10 +65,15 @@ def parse_grants(texts: Iterable[str], *, subject: str) -> Grants:
     return Grants(frozenset(permissions))
 
 
-def ask(manifest: Manifest, config: Mapping[str, Any], grants: Grants) -> Asked:
-    """Hold what the manifest asks for against what was granted. An instance never gets what it did not ask for."""
-    requests = expand(manifest.permissions, config)
-    return Asked(decisions=tuple((request, decide(request.permission, grants)) for request in requests))
+def ask(
+    requests: Sequence[PermissionRequest],
+    grants: Grants,
+    *,
+    policy: PolicyDecision | None,
+    declared: Collection[str],
+) -> Asked:
+    """Hold what a plugin asks for against what was granted. An instance never gets what it did not ask for."""
+    return Asked(decisions=tuple(decisions(requests, grants, policy=policy, declared=declared)))
 
 
 def note_decisions(trail: Trail, asked: Asked) -> None:
@@ -98,7 +105,7 @@ class Planner:
     machine: MachineReport
     python: PythonLayout
     policy: RuntimePolicy
-    default_limits: Limits = DEFAULT_LIMITS
+    judge: Judge
 
     def blueprint(
         self,
@@ -106,23 +113,29 @@ class Planner:
         record: InstanceRecord,
         *,
         grants: Grants,
-        isolation: str,
+        wish: Wish,
         priority: int,
         trail: Trail = NO_TRAIL,
     ) -> Blueprint:
         """Decide everything about one instance, and leave each decision about a permission on `trail`.
 
         Raises `InvalidDocument` for a wrong config, and `Refused` where the package is not the one that was
-        registered, where a required permission is not granted, or where the isolation asked for cannot be had.
+        registered, where the policy is against it, where a required permission is not granted, or where the isolation
+        asked for cannot be had.
         """
         manifest = plugin.manifest
         confirm_digest(plugin.package_dir, plugin.digest, plugin=plugin.name, version=plugin.version)
         config = self._config(manifest, record)
+        requests = expand(manifest.permissions, config)
+        subject = self.judge.subject(plugin, record, requests, wish)
+        verdict = self.judge.judge(subject)
+        refuse_denied(subject, verdict, trail)
+        isolation = verdict.isolation
         check_isolation(manifest, isolation)
-        asked = ask(manifest, config, grants)
+        asked = ask(requests, grants, policy=verdict, declared=self.declared())
         note_decisions(trail, asked)
         if asked.required_refused:
-            raise _refused(manifest, asked)
+            raise _refused(manifest, asked, self.declared())
         uid = record.uid if isolation == PROCESS and os.geteuid() == 0 else None
         data_dir, temp_dir = self.home.folders(str(record.id), uid)
         plan = make_plan(
@@ -136,9 +149,10 @@ class Planner:
                 temp_dir=temp_dir,
                 library_dirs=tuple(library_dirs(self.packs)),
                 permissions=asked.granted,
-                limits=resource_limits(manifest.limits, self.default_limits),
+                limits=resource_limits(verdict.limits, manifest.limits),
                 uid=uid,
                 python=self.python,
+                floor=self.judge.floor(verdict, self.machine) if isolation != UNCONFINED else None,
             ),
             self.machine,
         )
@@ -160,7 +174,19 @@ class Planner:
             points=tuple(self.points[ref] for ref in manifest.provides if ref in self.points),
             policy=self.policy,
             priority=priority,
+            missing=tuple(str(request.permission) for request, _ in asked.refused),
+            verdict=verdict,
         )
+
+    def asked(self, plugin: InstalledPlugin, record: InstanceRecord, *, grants: Grants, wish: Wish) -> Asked:
+        """What an instance asks for with its config as it stands, and what of it the grants and the policy give."""
+        requests = expand(plugin.manifest.permissions, record.config)
+        verdict = self.judge.judge(self.judge.subject(plugin, record, requests, wish))
+        return ask(requests, grants, policy=verdict, declared=self.declared())
+
+    def declared(self) -> Collection[str]:
+        """The capabilities that some pack or some service of this host stands behind."""
+        return declared_capabilities(self.packs, self.judge.declared())
 
     def _config(self, manifest: Manifest, record: InstanceRecord) -> dict[str, Any]:
         config = dict(record.config)
@@ -192,33 +218,40 @@ def check_isolation(manifest: Manifest, isolation: str) -> None:
         raise Misuse(f"isolation is {isolation!r}, expected one of: {PROCESS}, {UNCONFINED}", code="isolation_unknown")
 
 
-def _refused(manifest: Manifest, asked: Asked) -> Refused:
+def _refused(manifest: Manifest, asked: Asked, declared: Collection[str]) -> Refused:
     reasons = "; ".join(f"{request.permission}: {decision.reason}" for request, decision in asked.required_refused)
+    wanted = [request.permission for request, _ in asked.required_refused]
+    unknown = [each for each in wanted if each.kind is PermissionKind.CAPABILITY and each.value not in declared]
+    hint = f"this host has: {', '.join(sorted(declared))}" if unknown else None
     return Refused(
         f'plugin "{manifest.name}" {manifest.version} needs what it was not granted: {reasons}',
         reason=reasons,
-        code="permission_missing",
+        code="capability_unknown" if unknown else "permission_missing",
         plugin=manifest.name,
         version=manifest.version,
-        permissions=[str(request.permission) for request, _ in asked.required_refused],
-        hint="grant it: " + " ".join(f"--grant {request.permission}" for request, _ in asked.required_refused),
+        permissions=[str(permission) for permission in wanted],
+        hint=hint or "grant it: " + " ".join(f"--grant {permission}" for permission in wanted),
     )
 
 
-def resource_limits(asked: Limits, default: Limits) -> ResourceLimits:
-    """The manifest's limits as the walls take them; what it leaves open is the operator's default, never without bound.
+def resource_limits(limits: Limits, asked: Limits) -> ResourceLimits:
+    """The limits that the policy came to, as the walls take them.
 
-    What the manifest says of `disk` also bounds `/tmp`; the default does not, because that is memory.
+    A `disk` that the manifest asks for also bounds `/tmp`; the default does not, because that is memory.
     """
     return ResourceLimits(
-        memory_bytes=asked.memory_bytes or default.memory_bytes,
-        cpu_cores=asked.cpu_cores or default.cpu_cores,
-        processes=asked.processes or default.processes,
-        open_files=asked.descriptors or default.descriptors,
-        disk_bytes=asked.disk_bytes or default.disk_bytes,
-        inodes=INODES_DEFAULT,
-        temp_bytes=asked.disk_bytes,
+        memory_bytes=limits.memory_bytes,
+        cpu_cores=limits.cpu_cores,
+        processes=limits.processes,
+        open_files=limits.descriptors,
+        disk_bytes=limits.disk_bytes,
+        inodes=limits.inodes or INODES_DEFAULT,
+        temp_bytes=_least(asked.disk_bytes, limits.disk_bytes) if asked.disk_bytes else None,
     )
+
+
+def _least(first: int, second: int | None) -> int:
+    return first if second is None else min(first, second)
 
 
 def path_of(text: str | os.PathLike[str]) -> Path:

@@ -14,10 +14,12 @@ from cardcage.audit import NO_AUDIT, NO_TRAIL, Action, Actor, Auditor, Trail, fi
 from cardcage.foundation.clock import Clock
 from cardcage.foundation.errors import CardcageError, Misuse
 from cardcage.foundation.names import InstanceId, InterfaceRef
+from cardcage.manager.judging import Wish
 from cardcage.manager.notes import note_registered, note_rejected
-from cardcage.manager.planning import Asked, Planner, ask, parse_grants, path_of, provided_points
+from cardcage.manager.planning import Asked, Planner, parse_grants, path_of, provided_points
 from cardcage.manager.settings import HostSettings
-from cardcage.permissions import Grants
+from cardcage.permissions import Grants, expand
+from cardcage.policy import PolicyDecision
 from cardcage.registry import InstalledPlugin, InstanceRecord, PutInstance, RemoveInstance, Store
 from cardcage.registry.registration import prepare, register, unregister
 from cardcage.registry.resolve import Need, Node, Resolution, node_of, resolve
@@ -136,7 +138,8 @@ class Roster:
 
     def asked(self, record: InstanceRecord) -> Asked:
         """What an instance asks for, and what of it is granted."""
-        return ask(self.installed(record.plugin).manifest, record.config, self._grants(record))
+        plugin = self.installed(record.plugin)
+        return self.planner.asked(plugin, record, grants=self._grants(record), wish=self.wish(plugin))
 
     def blueprint(self, record: InstanceRecord, *, audited: bool = False) -> Blueprint:
         """Decide everything about an instance; see `Planner.blueprint` for what it refuses.
@@ -150,7 +153,7 @@ class Roster:
                 plugin,
                 record,
                 grants=self._grants(record),
-                isolation=self.settings.of(plugin.name).isolation or self.isolation,
+                wish=self.wish(plugin),
                 priority=self.priority(plugin),
                 trail=trail,
             )
@@ -166,6 +169,18 @@ class Roster:
             version=plugin.version,
             instance=str(record.id) if record is not None else "",
         )
+
+    def wish(self, plugin: InstalledPlugin) -> Wish:
+        """The isolation that was chosen for a plugin: by its name, or else for all of this manager."""
+        own = self.settings.of(plugin.name).isolation
+        return Wish(isolation=own or self.isolation, named=own is not None)
+
+    def judge(self, record: InstanceRecord) -> PolicyDecision:
+        """What the policy says of an instance; it is asked about even where it is refused."""
+        plugin = self.installed(record.plugin)
+        requests = expand(plugin.manifest.permissions, record.config)
+        judge = self.planner.judge
+        return judge.judge(judge.subject(plugin, record, requests, self.wish(plugin)))
 
     def _grants(self, record: InstanceRecord) -> Grants:
         texts = [*record.grants, *self.settings.of(record.plugin).grants]

@@ -51,6 +51,8 @@ _SCHEMA: Final[dict[str, Any]] = {
         "plugin_paths": {"type": "array", "items": {"type": "string"}},
         "default_limits": {"type": "object"},
         "auto_load": {"type": "boolean"},
+        "policy": {"type": "string", "minLength": 1},
+        "environment": {"type": "string", "minLength": 1, "maxLength": 100},
         "health_check_interval": {"type": "integer", "minimum": 1},
     },
 }
@@ -78,6 +80,10 @@ class HostSettings:
     health_check_interval_s: float | None = None
     default_limits: Limits = DEFAULT_LIMITS
     """For plugins that state none of their own; each limit apart."""
+    policy: str | None = None
+    """A level, or the path of a policy file."""
+    environment: str | None = None
+    """What kind of place this host is, such as `production`: rules of the policy may ask for it."""
 
     def of(self, plugin: str) -> PluginSettings:
         return self.plugins.get(plugin) or PluginSettings()
@@ -104,6 +110,8 @@ def read_settings(document: Mapping[str, Any] | None) -> HostSettings:
         auto_load=checked.get("auto_load", True),
         health_check_interval_s=checked.get("health_check_interval"),
         default_limits=_default_limits(checked.get("default_limits", {})),
+        policy=checked.get("policy"),
+        environment=checked.get("environment"),
     )
 
 

@@ -6,7 +6,7 @@ defaults and how the result reads:
 1. A rule that denies wins over any that allows or grants. Where it speaks of permissions, it takes those away: the
    instance starts without an optional one, and not at all without one that it needs.
 2. Of several caps the lowest holds, of several isolations the strongest, of floors all layers together. A default of a
-   later rule replaces that of an earlier one.
+   later rule replaces that of an earlier one, and the host's own.
 3. `never` wins over whatever allows the fallback or `unconfined`.
 """
 
@@ -69,6 +69,8 @@ class PolicyDecision:
     isolation: str
     floor: tuple[str, ...]
     floor_where_possible: tuple[str, ...]
+    own_floor: tuple[str, ...]
+    """Of the floor what the operator's own rules ask for: no fallback does without it."""
     limits: Limits
     refused: Mapping[Permission, str]
     grants: Grants
@@ -118,7 +120,7 @@ def judge(policy: Policy, subject: Subject) -> PolicyDecision:
     """What the policy says of the instance."""
     applying = [(rule, found) for rule in policy.all_rules if (found := match(rule, subject)) is not None]
     refused = _refused(applying)
-    limits, defaulted = _limits(applying, subject)
+    limits, defaulted = _limits(policy, applying, subject)
     isolation, isolation_denials = _isolation(applying, subject)
     return PolicyDecision(
         level=policy.level,
@@ -134,6 +136,7 @@ def judge(policy: Policy, subject: Subject) -> PolicyDecision:
         isolation=isolation,
         floor=_together(rule.then.floor for rule, _ in applying),
         floor_where_possible=_together(rule.then.floor_where_possible for rule, _ in applying),
+        own_floor=_together(rule.then.floor for rule, _ in applying if rule in policy.rules),
         limits=limits,
         refused={permission: reason for permission, (_, reason) in refused.items()},
         grants=Grants(frozenset(grant for rule, _ in applying for grant in rule.then.grant)),
@@ -235,11 +238,15 @@ def _fallback(applying: list[Matching]) -> bool:
     return "allow" in said and "never" not in said
 
 
-def _limits(applying: list[Matching], subject: Subject) -> tuple[Limits, Limits]:
-    """The limits that hold, and the defaults that were used."""
-    defaults = NO_LIMITS
+def _limits(policy: Policy, applying: list[Matching], subject: Subject) -> tuple[Limits, Limits]:
+    """The limits that hold, and the defaults that were used.
+
+    A level's default never raises that of the host; a rule of the operator's own replaces both.
+    """
+    defaults = subject.default_limits
     for rule, _ in applying:
-        defaults = bounds.filled(rule.then.defaults, defaults)
+        own = rule in policy.rules
+        defaults = bounds.filled(rule.then.defaults, defaults) if own else bounds.least(defaults, rule.then.defaults)
     limits = bounds.filled(subject.limits, defaults)
     for rule, _ in applying:
         limits = bounds.least(limits, rule.then.caps)

@@ -33,6 +33,8 @@ class Subject:
     label: str = ""
     requests: tuple[PermissionRequest, ...] = ()
     limits: Limits = NO_LIMITS
+    default_limits: Limits = NO_LIMITS
+    """What the host gives where neither the manifest nor a rule says anything."""
 
     @property
     def words(self) -> str:
@@ -50,6 +52,7 @@ def subject_of(
     unconfined_named: bool,
     environment: str = "",
     label: str = "",
+    default_limits: Limits = NO_LIMITS,
 ) -> Subject:
     """The facts about one instance of a plugin. Its author is a claim: no signature is checked yet."""
     return Subject(
@@ -67,4 +70,5 @@ def subject_of(
         label=label,
         requests=requests,
         limits=manifest.limits,
+        default_limits=default_limits,
     )

@@ -12,6 +12,7 @@ from cardcage.foundation.names import InstanceId
 from cardcage.launch.runner import LaunchSpec
 from cardcage.manifest import Manifest
 from cardcage.permissions import Grants
+from cardcage.policy import PolicyDecision
 from cardcage.supervise import RestartPolicy
 
 
@@ -43,6 +44,8 @@ class Blueprint:
     priority: int = 50
     missing: tuple[str, ...] = ()
     """The optional permissions that were asked for and not granted."""
+    verdict: PolicyDecision | None = None
+    """What the operator's policy said of it."""
 
     @property
     def plugin(self) -> str:
