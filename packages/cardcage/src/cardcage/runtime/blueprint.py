@@ -10,7 +10,7 @@ from cardcage.contracts import ExtensionPoint
 from cardcage.foundation.limits import CALL_TIMEOUT_S, CONNECT_TIMEOUT_S, START_TIMEOUT_S, STOP_TIMEOUT_S
 from cardcage.foundation.names import InstanceId
 from cardcage.launch.runner import LaunchSpec
-from cardcage.manifest import Manifest
+from cardcage.manifest import Limits, Manifest
 from cardcage.permissions import Grants
 from cardcage.policy import PolicyDecision
 from cardcage.supervise import RestartPolicy
@@ -50,6 +50,11 @@ class Blueprint:
     @property
     def plugin(self) -> str:
         return self.manifest.name
+
+    @property
+    def limits(self) -> Limits:
+        """What it may use, after the policy had its say."""
+        return self.manifest.limits if self.verdict is None else self.verdict.limits
 
     @property
     def version(self) -> str:

@@ -96,7 +96,7 @@ class Instance:
         self.trail = trail
         """Where whoever acts for this instance records what it decides and does."""
         self.state = PluginState.UNLOADED
-        lines_per_s = blueprint.manifest.limits.log_lines_per_s or LOG_LINES_PER_S
+        lines_per_s = blueprint.limits.log_lines_per_s or LOG_LINES_PER_S
         self.logbook = LogBook(blueprint.plugin, clock, lines_per_s=lines_per_s)
         self.restarts = 0
         self.error: CardcageError | None = None
