@@ -34,6 +34,8 @@ class FileSink:
     """The log in the folder `folder`, made where there is none. `wall_s` tells the time (seconds since 1970)."""
 
     def __init__(self, folder: Path, *, wall_s: Callable[[], float], limits: LogLimits | None = None) -> None:
+        from cardcage.audit.checkpoint import public_text  # only a log that is written needs cryptography
+
         self._folder = folder
         self._wall_s = wall_s
         self._limits = limits or LogLimits()
@@ -46,6 +48,7 @@ class FileSink:
         prepare_folder(folder)
         with locked(folder):
             self._key: Ed25519PrivateKey = open_key(folder)
+        self._public_key = public_text(self._key.public_key())
 
     def append(self, events: Sequence[AuditEvent]) -> None:
         """Write all the events as lines after what is there."""
@@ -87,9 +90,7 @@ class FileSink:
         if not self._unmoved():
             found = self._find_end()
         if not self._introduced:
-            from cardcage.audit.checkpoint import public_text
-
-            found.insert(0, opening(self._log, public_text(self._key.public_key())))
+            found.insert(0, opening(self._log, self._public_key))
             self._introduced = True
         return found
 
@@ -111,6 +112,9 @@ class FileSink:
         self._log = next((str(name) for name in named if name), self._log or secrets.token_hex(16))
         tail = read_tail(self._descriptor)
         found = self._mend(tail)
+        self._introduced = (
+            self._introduced and self._size > 0
+        )  # a new file names log and key, whatever became of others
         head = tail.head or self._end_of_segment_before(numbers) or Head()
         head = Head(seq=head.seq + tail.strange_lines, hash=head.hash)
         known = max((self._head, kept.head if kept else Head()), key=lambda each: each.seq)
@@ -178,7 +182,7 @@ class FileSink:
         self.sync()
         self.close()
         self._open_segment(self._number + 1)
-        fields = {"log": self._log, "segment": self._number}
+        fields = {"log": self._log, "segment": self._number, "public_key": self._public_key}
         self._put([AuditEvent(action=Action.AUDIT_ROTATED, reason="the log goes on in this file", fields=fields)])
         numbers = segment_numbers(self._folder)
         for number in numbers[: max(0, len(numbers) - self._limits.segments)]:

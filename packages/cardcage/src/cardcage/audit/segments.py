@@ -59,6 +59,10 @@ class Snapshot:
         for name, descriptor, length in self.files:
             yield from read_lines(name, descriptor, length)
 
+    def lines_of(self, file: tuple[str, int, int]) -> Iterator[RawLine]:
+        """Every line of one of `files`."""
+        return read_lines(*file)
+
     def close(self) -> None:
         for _, descriptor, _ in self.files:
             os.close(descriptor)

@@ -247,6 +247,8 @@ class _Verifier:
         self._tell_order()
         self._tell_head()
         kept = self._kept
+        if kept is not None:
+            self._check_kept(kept)
         if kept is not None and not self._kept_seen and kept.entry.seq > self._report.last_seq:
             missing = kept.entry.seq - self._report.last_seq
             file, number = (last.file, last.number) if last else ("", 0)
@@ -261,6 +263,18 @@ class _Verifier:
                     else f"no line is left of the {missing} that stood here at {kept.entry.at}",
                 )
             )
+
+    def _check_kept(self, kept: Line) -> None:
+        """What was kept apart must be a checkpoint itself; it is signed, so it cannot have been made up."""
+        public = self._keys.get(signed_by(kept.entry))
+        wrong = "is of another key" if public is None else checkpoint_fault(kept.entry, public)
+        if not kept.intact:
+            wrong = "was changed"
+        elif not self._keys:
+            return  # nothing is left that could name a key
+        if wrong is not None:
+            message = f"the checkpoint that was kept apart {wrong}"
+            self._add(LogFault(file="the kept checkpoint", line=1, kind="kept", message=message))
 
     def _tell_order(self) -> None:
         for first, (raw, last) in self._gaps.items():

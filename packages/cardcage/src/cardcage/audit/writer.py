@@ -159,7 +159,7 @@ class _Desk:
             events.append(batch.lost)
         room = _UNWRITTEN_MAX - len(self._unwritten)
         self._unwritten += events[:room]
-        self._given_up += len(events[room:])
+        self._given_up += sum(map(_stands_for, events[room:]))
 
     def _write(self, now_s: float) -> None:
         if self._sink is None:
@@ -203,6 +203,12 @@ def open_auditor(folder: Path, *, wall_s: Callable[[], float], limits: LogLimits
 
     prepare_folder(folder)
     return AuditWriter(lambda chosen: FileSink(folder, wall_s=wall_s, limits=chosen), wall_s=wall_s, limits=limits)
+
+
+def _stands_for(event: AuditEvent) -> int:
+    """How many events are lost with this one: a line that counts others takes its count with it."""
+    counts = event.action in (Action.AUDIT_LOST, Action.AUDIT_REPEATED)
+    return int(event.fields["count"]) if counts else 1
 
 
 def _given_up(count: int, at_s: float) -> AuditEvent:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import typer
 from typer.core import TyperGroup
 
-from cardcage.cli import machine, plugins, registering, running, scaffolding
+from cardcage.cli import auditing, machine, plugins, registering, running, scaffolding
 from cardcage.cli.exits import MEANINGS
 from cardcage.foundation.errors import Misuse
 
@@ -92,6 +92,12 @@ app = typer.Typer(
 plugin_app = typer.Typer(
     name="plugin", help="Look at, register, start, call and stop plugins.", no_args_is_help=True, rich_markup_mode=None
 )
+audit_app = typer.Typer(
+    name="audit",
+    help="The record of every decision, and whether it is whole.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 plugins_app = typer.Typer(name="plugins", help="The registry of plugins.", no_args_is_help=True, rich_markup_mode=None)
 
 for command in (
@@ -114,6 +120,9 @@ plugins_app.command(name="list")(plugins.list_)
 
 app.add_typer(plugin_app)
 app.add_typer(plugins_app)
+for command in (auditing.tail, auditing.verify, auditing.export, auditing.key):
+    audit_app.command(name=command.__name__)(command)
+app.add_typer(audit_app)
 app.command()(machine.doctor)
 app.command()(machine.plan)
 app.command()(machine.version)
