@@ -90,7 +90,7 @@ def test_what_finds_no_room_is_counted_and_the_count_is_recorded(sink: Gate, wri
     writer.record(event("first"))
     assert writer.flush()
     sink.gate.clear()
-    sent = QUEUE_EVENTS_MAX + 5000
+    sent = 3 * QUEUE_EVENTS_MAX  # the writer holds one full queue already, at most
     for number in range(sent):
         writer.record(event(str(number)))
     sink.gate.set()
