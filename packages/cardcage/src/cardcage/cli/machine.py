@@ -22,10 +22,12 @@ _STYLES: Final = {"enforced": "green", "best-effort": "yellow", "unavailable": "
 def doctor(as_json: Json = False) -> None:
     """Try every layer of the walls on this machine, and say which hold. Status 1 where the strict floor is not met."""
     from cardcage.sandbox.doctor import examine
-    from cardcage.sandbox.plan import STRICT_FLOOR
+    from cardcage.sandbox.plan import FALLBACK_FLOOR, STRICT_FLOOR
+    from cardcage.sandbox.report import Mode
 
     machine = examine()
     below = machine.below(STRICT_FLOOR)
+    fallback = machine.mode is Mode.FALLBACK and not machine.below(FALLBACK_FLOOR)
     if as_json:
         print_json(
             {
@@ -33,14 +35,15 @@ def doctor(as_json: Json = False) -> None:
                 "floor": list(STRICT_FLOOR),
                 "below": [layer.name for layer in below],
                 "strict": not below,
+                "fallback": fallback,
             }
         )
     else:
-        _print_machine(machine, frozenset(STRICT_FLOOR), [layer.name for layer in below])
+        _print_machine(machine, frozenset(STRICT_FLOOR), [layer.name for layer in below], fallback=fallback)
     raise typer.Exit(ExitCode.FAILED if below else ExitCode.OK)
 
 
-def _print_machine(machine: MachineReport, floor: frozenset[str], below: list[str]) -> None:
+def _print_machine(machine: MachineReport, floor: frozenset[str], below: list[str], *, fallback: bool) -> None:
     from rich.text import Text
 
     out = console()
@@ -52,6 +55,12 @@ def _print_machine(machine: MachineReport, floor: frozenset[str], below: list[st
     out.print(shown)
     if below:
         out.print(f"\nBelow the strict floor: {', '.join(below)}. Plugins are refused here.", style="red")
+        if fallback:
+            out.print(
+                "The weaker wall that does without namespaces is enforced: allow_fallback lets plugins start behind "
+                "it. What it leaves open: docs/reference/fallback.md.",
+                style="yellow",
+            )
     else:
         out.print("\nThe whole strict floor is enforced.", style="green")
 

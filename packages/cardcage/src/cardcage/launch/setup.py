@@ -12,13 +12,17 @@ from cardcage.launch.runner import LaunchSpec
 
 
 async def hand_over_data(spec: LaunchSpec) -> None:
-    """Give the data folder to the instance's uid, where it has one and does not own it yet."""
+    """Give the data folder to the instance's uid, where it has one and does not own it yet.
+
+    Without namespaces the plugin's temporary files are in a folder of the host too.
+    """
     uid = spec.plan.identity.outside_uid
     if uid is None:
         return
     try:
-        if os.stat(spec.data_dir).st_uid != uid:
-            await asyncio.to_thread(_give, spec.data_dir, uid)
+        for folder in (spec.data_dir, spec.temp_dir) if spec.plan.fallback else (spec.data_dir,):
+            if os.stat(folder).st_uid != uid:
+                await asyncio.to_thread(_give, folder, uid)
     except OSError as error:
         raise setup_failed(spec, f"its data folder {spec.data_dir}: {error.strerror}", errno=error.errno) from error
 

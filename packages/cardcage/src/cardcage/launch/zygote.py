@@ -26,7 +26,7 @@ from cardcage.launch.runner import Exit, LaunchSpec, Process
 from cardcage.launch.setup import hand_over_data, setup_failed, wall_error
 from cardcage.sandbox.control_groups import ControlGroup
 from cardcage.sandbox.group_search import GroupsFound
-from cardcage.sandbox.mode import detect_mode
+from cardcage.sandbox.mode import detect_mode, why_no_namespaces, why_no_walls
 from cardcage.sandbox.plan import PYTHON_DIR, PythonLayout, inside_library, inside_stdlib, python_path
 from cardcage.sandbox.python_layout import core_libraries, find_python_layout
 from cardcage.sandbox.report import EnforcementReport, Layer, LayerName, LayerStatus, Mode
@@ -123,6 +123,13 @@ class ZygoteRunner:
                 version=spec.version,
             )
         server = await self._ready_server()
+        if spec.plan.fallback is not server.fallback:
+            raise _no_walls(
+                f"namespaces cannot be made ({why_no_namespaces()}), and the plan of {spec.plugin} {spec.version} asks "
+                "for them"
+                if server.fallback
+                else f"the plan of {spec.plugin} {spec.version} does without namespaces, which can be had here"
+            )
         await hand_over_data(spec)
         async with server.turn:
             group_layer = layer_of(self._groups)
@@ -146,10 +153,10 @@ class ZygoteRunner:
     async def _start_server(self) -> _Server:
         mode = detect_mode() if self._mode is None else self._mode
         if mode is Mode.NONE:
-            raise _no_walls("it is not Linux on x86_64 or aarch64, or root lacks CAP_SYS_ADMIN")
+            raise _no_walls(why_no_walls())
         libraries = tuple(core_libraries() if self._libraries is None else self._libraries)
         server = _Server()
-        await server.start(self._python or find_python_layout(), libraries, self._main, as_root=mode is Mode.ROOT)
+        await server.start(self._python or find_python_layout(), libraries, self._main, mode=mode)
         return server
 
     async def wait(self, process: Process) -> Exit:
@@ -208,16 +215,19 @@ class _Server:
         self._instances: dict[int, _Instance] = {}
         self._last_number = 0
         self.ended = False
+        self.fallback = False
 
     async def start(
-        self, python: PythonLayout, libraries: Sequence[tuple[str, Path]], main: str, *, as_root: bool
+        self, python: PythonLayout, libraries: Sequence[tuple[str, Path]], main: str, *, mode: Mode
     ) -> None:
         """Start the process and wait until it can fork."""
+        self.fallback = mode is Mode.FALLBACK
         homes = {python.stdlib: inside_stdlib(python)}
         homes |= {str(source): inside_library(name, source) for name, source in libraries}
         order = {
             "main": main,
-            "as_root": as_root,
+            "as_root": mode is Mode.ROOT,
+            "fallback": mode is Mode.FALLBACK,
             "packages": [str(source) for _, source in libraries],
             "homes": homes,
             "python_path": python_path(python),
@@ -450,7 +460,7 @@ def _pid_of(pidfd: int) -> int:
 
 def _enforcement(rows: Iterable[Sequence[str]], group_layer: Layer) -> EnforcementReport:
     told = {name: Layer(name=name, status=LayerStatus(status), detail=detail) for name, status, detail in rows}
-    told |= {str(layer.name): layer for layer in (*_NOT_YET, group_layer)}
+    told = {str(layer.name): layer for layer in _NOT_YET} | told | {str(group_layer.name): group_layer}
     order = [str(name) for name in LayerName]
     return EnforcementReport(layers=tuple(sorted(told.values(), key=lambda layer: order.index(str(layer.name)))))
 

@@ -16,6 +16,9 @@ those. A request is a number (eight bytes) and a plan in MessagePack, with descr
 those by which it enters its control groups; the reply, MessagePack too, carries the init's pidfd. Plans are decoded in
 the child alone and wiped here, so that no instance finds in its memory what another was given. A standby would be the
 same child, stopped between its walls and its plugin.
+
+Where namespaces are forbidden (`fallback`) the fork server takes in orphans instead of being the first process of a
+namespace, and a process before it does the same, so that either may die. The children then are `keeper.keep`'s.
 """
 
 import fcntl
@@ -59,6 +62,14 @@ def _main(control: int) -> None:
     from cardcage.launch.child import add_packages
 
     finder = add_packages(order["packages"])
+    if order["fallback"]:
+        _stay_under_guard(control)
+        server = _ForkServer(control, order["main"], as_root=order["as_root"], fallback=True)
+        sys.meta_path.remove(finder)
+        _add_site_builtins()
+        _make_output_streams()
+        _hide_own_modules()
+        server.run()
     try:
         _enter_own_pid_namespace(control, as_root=order["as_root"])
     except OSError as error:
@@ -98,6 +109,28 @@ def _enter_own_pid_namespace(control: int, *, as_root: bool) -> None:
     die_with_parent()
     if _is_closed(parent_alive):
         os._exit(1)
+
+
+def _stay_under_guard(control: int) -> None:
+    """Go on in a child, and end in this process whatever the child leaves behind, however it ends."""
+    from cardcage.launch import sweep
+    from cardcage.sandbox.enter import die_with_parent
+    from cardcage.sandbox.syscalls import prctl
+
+    sweep.become_reaper(prctl)
+    parent_alive, alive = os.pipe()
+    pid = os.fork()
+    if pid:
+        os.close(control)
+        os.close(parent_alive)
+        _, status = os.waitpid(pid, 0)
+        sweep.end_children()
+        os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+    os.close(alive)
+    die_with_parent()
+    if _is_closed(parent_alive):
+        os._exit(1)
+    sweep.become_reaper(prctl)
 
 
 def _is_closed(descriptor: int) -> bool:
@@ -167,7 +200,7 @@ def _add_site_builtins() -> None:
 class _ForkServer:
     """Forks instances on request and tells when they have ended."""
 
-    def __init__(self, control: int, main: str, *, as_root: bool) -> None:
+    def __init__(self, control: int, main: str, *, as_root: bool, fallback: bool = False) -> None:
         import importlib
 
         import msgspec
@@ -188,10 +221,16 @@ class _ForkServer:
         self._pack = msgspec.msgpack.Encoder().encode
         self._namespaces_are_new = False
         self._control = socket.socket(fileno=control)
+        self._keeper = None
+        if fallback:
+            from cardcage.launch import keeper, sweep
+
+            self._keeper = keeper
+            self._sweep = sweep
         self._own_pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self._alive, self._keep_open = os.pipe()
         self._children: dict[int, int] = {}
-        self._around.entered = enter.INHERITED_NAMESPACES
+        self._around.entered = enter.INHERITED_NAMESPACES if not fallback else frozenset()
         for execute in (False, True):
             seccomp.assemble(execute=execute)
 
@@ -222,19 +261,36 @@ class _ForkServer:
         try:
             socket.send_fds(self._control, [self._pack((number, status, error))], list(descriptors))
         except OSError:
-            os._exit(0)  # nobody listens: the host is gone
+            self._leave()
+
+    def _leave(self) -> "NoReturn":
+        """Nobody listens: the host is gone. With this process the kernel ends its namespace, or this process all."""
+        if self._keeper is not None:
+            self._sweep.end_children()
+        os._exit(0)
 
     def _reap(self) -> None:
+        ended: list[tuple[int, int]] = []
         while self._children:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
             if not pid:
-                return
-            self._send(self._children.pop(pid), status)
+                break
+            ended.append((pid, status))
+        if self._keeper is not None:
+            # What a dead supervisor left behind has come here; it is gone before the end is told.
+            self._sweep.end_children(self._children, lambda pid, status: ended.append((pid, status)))
+        for pid, status in ended:
+            number = self._children.pop(pid, None)
+            if number is not None:
+                self._send(number, status)
 
     def _serve_one(self) -> None:
         size, ancillary, _, _ = self._control.recvmsg_into([self._packet], _DESCRIPTOR_SPACE)
         if not size:
-            os._exit(0)
+            self._leave()
         descriptors = [
             int.from_bytes(data[start : start + 4], sys.byteorder)
             for _, _, data in ancillary
@@ -261,11 +317,27 @@ class _ForkServer:
 
     def _renew_namespaces(self) -> None:
         """Be in namespaces that no child has, for the next one to be forked into: they take a millisecond to make."""
-        if not self._namespaces_are_new:
+        if not self._namespaces_are_new and self._keeper is None:
             self._enter.enter_for_next_child()
             self._namespaces_are_new = True
 
     def _fork(self, plan: memoryview, descriptors: "list[int]") -> int:
+        if self._keeper is not None:
+            pid = os.fork()
+            if pid == 0:
+                os.close(self._keep_open)
+                decoded = self._decode_plan(plan)
+                _become_keeper(
+                    decoded,
+                    descriptors,
+                    self._around,
+                    self._alive,
+                    self._main,
+                    self._keeper,
+                    self._enter,
+                    self._leave_after,
+                )
+            return pid
         call = self._call
         self._renew_namespaces()
         # Children may be given a new namespace only from one's own; so step back after the fork.
@@ -350,6 +422,41 @@ def _become_init(
         for descriptor in (_WIRE_FD, 1, 2):
             os.close(descriptor)  # the plugin's alone: the host must see their end with the plugin's
         report.send(pack(("ended", _wait_for(pid))))
+    except BaseException as error:
+        os.write(2, f"cardcage: {type(error).__name__}: {error}\n".encode())
+    finally:
+        os._exit(1)
+
+
+def _become_keeper(
+    plan: "SandboxPlan",
+    descriptors: "list[int]",
+    around: "Surroundings",
+    alive: int,
+    main: "Callable[[socket.socket], object]",
+    keeper: "ModuleType",
+    enter: "ModuleType",
+    leave_after: "Callable[[Mapping[str, str], Callable[[], object]], NoReturn]",
+) -> "NoReturn":
+    """The child of a fork where there are no namespaces. Never returns."""
+    try:
+        refused = _enter_groups(descriptors[4:])
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.umask(0o022)
+        enter.die_with_parent()
+        report = _take_descriptors(descriptors, around, alive, enter.close_from)
+        layers = _first_layers(around)
+        if descriptors[4:]:
+            layers.append(("cgroup_limits", "enforced", ""))
+
+        def is_orphaned() -> bool:
+            orphaned = _is_closed(_ALIVE_FD)
+            os.close(_PROC_FD)
+            os.close(_ALIVE_FD)
+            return orphaned
+
+        keeper.keep(plan, around, report, layers, lambda: _run_plugin(plan, main, leave_after), is_orphaned, refused)
     except BaseException as error:
         os.write(2, f"cardcage: {type(error).__name__}: {error}\n".encode())
     finally:

@@ -16,6 +16,7 @@ _PR_CAPBSET_DROP: Final = 24
 _PR_CAP_AMBIENT: Final = 47
 _PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
 
+CAP_SETPCAP: Final = 8
 CAP_SYS_ADMIN: Final = 21
 
 _SECUREBITS: Final = 0xEF
@@ -39,6 +40,12 @@ def drop_all() -> None:
 
     The bits and the bounding set come first: changing them takes a capability that the last step gives up.
     """
+    drop_bounding()
+    clear()
+
+
+def drop_bounding() -> None:
+    """Empty the bounding and ambient sets and lock the way back; the sets in use stay. Takes CAP_SETPCAP."""
     prctl(_PR_SET_SECUREBITS, _SECUREBITS)
     for capability in range(64):
         try:
@@ -46,7 +53,6 @@ def drop_all() -> None:
         except OSError:
             break  # past the last one that this kernel knows
     prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
-    clear()
 
 
 def clear() -> None:

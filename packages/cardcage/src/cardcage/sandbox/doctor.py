@@ -21,8 +21,10 @@ from typing import Any, Final, NoReturn, cast
 from cardcage.sandbox import landlock, seccomp, syscalls
 from cardcage.sandbox.control_groups import KEPT_MAX, ControlGroup
 from cardcage.sandbox.enter import CLONE_FLAGS, LayerRow, SetupError, Surroundings, Walls, die_with_parent
+from cardcage.sandbox.fallback import NO_NAMESPACES
+from cardcage.sandbox.fallback_trial import try_confinement
 from cardcage.sandbox.group_search import TRIAL, find_groups
-from cardcage.sandbox.mode import detect_mode
+from cardcage.sandbox.mode import detect_mode, why_no_fallback, why_no_namespaces
 from cardcage.sandbox.mounts import try_id_mapped_mount
 from cardcage.sandbox.plan import PlanRequest, make_plan
 from cardcage.sandbox.python_layout import find_python_layout
@@ -44,6 +46,13 @@ _HINTS: Final = {
     LayerName.CGROUP_LIMITS: "delegate a control group: systemd-run --user --scope -p Delegate=yes ...",
 }
 
+_NOT_TRIED: Final = frozenset({LayerName.CGROUP_LIMITS, LayerName.EGRESS, LayerName.SUPERVISED_CALLS})
+"""Layers that are no part of the walls as a whole; the last one stands where the others cannot be had."""
+
+_NO_SUPERVISION: Final = Layer(
+    name=LayerName.SUPERVISED_CALLS, status=LayerStatus.OFF, detail="for machines that forbid namespaces"
+)
+
 _NEEDS_LINUX: Final = "walls are made of Linux's namespaces, seccomp and Landlock"
 
 
@@ -53,10 +62,14 @@ def examine() -> MachineReport:
     facts: dict[str, Any] = {"python": platform.python_version()}
     if mode is Mode.NONE:
         return _report(mode, _all_unavailable(), facts)
-    rows = _try_walls(mode)
+    if mode is Mode.FALLBACK:
+        facts[NO_NAMESPACES] = why_no_namespaces()
+    rows = _try_fallback(facts) if mode is Mode.FALLBACK else _try_walls(mode)
     layers = {name: _layer(name, status, detail) for name, status, detail in rows}
     for layer in (_cgroup_layer(facts), _egress_layer(), _encryption_layer()):
         layers[str(layer.name)] = layer
+    if mode is not Mode.FALLBACK:
+        layers[LayerName.SUPERVISED_CALLS] = _NO_SUPERVISION
     facts["id_mapped_mounts"] = _id_mapped_mounts(mode)
     facts["landlock_abi"] = landlock.abi()
     return _report(mode, [layers[name] for name in LayerName if name in layers], facts)
@@ -82,7 +95,8 @@ def _all_unavailable() -> list[Layer]:
     elif not syscalls.supported():
         why, hint = f"system call numbers of {platform.machine()} are not known here", "x86_64 and aarch64 are"
     else:
-        why, hint = "root without CAP_SYS_ADMIN", "run as an ordinary user, or give the container CAP_SYS_ADMIN"
+        why = f"no namespaces ({why_no_namespaces()}), nor the wall without them ({why_no_fallback()})"
+        hint = "run as an ordinary user, or give the container CAP_SYS_ADMIN"
     return [Layer(name=name, status=LayerStatus.UNAVAILABLE, detail=why, hint=hint) for name in LayerName]
 
 
@@ -153,9 +167,30 @@ def _try_walls(mode: Mode) -> list[LayerRow]:
     return _explain(mode, str(told))
 
 
-def _walled(mode: Mode, folder: Path, host_pids: int) -> list[LayerRow]:
-    machine = _report(mode, (), {})
-    request = PlanRequest(
+def _try_fallback(facts: dict[str, Any]) -> list[LayerRow]:
+    """The layers of the wall without namespaces, tried in the same way."""
+    own_uid = os.geteuid() == 0
+    with tempfile.TemporaryDirectory(prefix="cardcage-") as folder:
+        os.chmod(folder, 0o711)  # noqa: S103 -- the probe's uid must get to the folders in it
+        for name in ("package", "data", "temp"):
+            Path(folder, name).mkdir()
+        if own_uid:
+            os.chown(Path(folder, "data"), _PROBE_UID, _PROBE_UID)
+        machine = _report(Mode.FALLBACK, (), facts)
+        plan = make_plan(_probe_request(Path(folder), uid=_PROBE_UID if own_uid else None), machine)
+        told: Any = _in_child(lambda: try_confinement(plan))
+    if not isinstance(told, list):
+        others = [name for name in LayerName if name not in _NOT_TRIED - {LayerName.SUPERVISED_CALLS}]
+        rows = [(str(name), "unavailable", "see supervised_calls") for name in others]
+        why = {"user_namespace": why_no_namespaces(), "supervised_calls": f"the wall could not be put up: {told}"}
+        return [(name, status, why.get(name, detail)) for name, status, detail in rows]
+    rows = [(name, status, detail) for name, status, detail in cast("list[LayerRow]", told)]
+    named = [("user_namespace", "unavailable", why_no_namespaces()), *rows[1:]]
+    return [*named, ("descriptors", *_close_range_works()), ("environment", "enforced", "the fork server has none")]
+
+
+def _probe_request(folder: Path, *, uid: int | None) -> PlanRequest:
+    return PlanRequest(
         plugin="doctor",
         version="0",
         instance="doctor",
@@ -163,9 +198,15 @@ def _walled(mode: Mode, folder: Path, host_pids: int) -> list[LayerRow]:
         data_dir=folder / "data",
         temp_dir=folder / "temp",
         python=find_python_layout(),
-        uid=_PROBE_UID if mode is Mode.ROOT else None,
+        uid=uid,
         floor=(),
+        allow_fallback=True,
     )
+
+
+def _walled(mode: Mode, folder: Path, host_pids: int) -> list[LayerRow]:
+    machine = _report(mode, (), {})
+    request = _probe_request(folder, uid=_PROBE_UID if mode is Mode.ROOT else None)
     surroundings = Surroundings(as_root=mode is Mode.ROOT)
     surroundings.namespaces["pid"] = host_pids  # this child is in a new one already, and compares with the host's
     layers: list[LayerRow] = [
@@ -240,7 +281,7 @@ def _explain(mode: Mode, failure: str) -> list[LayerRow]:
     abi = landlock.abi()
     rows.append(("landlock_files", "best-effort" if abi else "unavailable", f"ABI {abi}" if abi else "off"))
     done = {name for name, _, _ in rows}
-    others = [name for name in LayerName if name not in done | {LayerName.CGROUP_LIMITS, LayerName.EGRESS}]
+    others = [name for name in LayerName if name not in done | _NOT_TRIED]
     rows += [(name, "unavailable", f"the walls as a whole could not be put up: {failure}") for name in others]
     return rows
 

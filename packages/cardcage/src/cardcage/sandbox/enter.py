@@ -92,9 +92,9 @@ class Walls:
         self._around = surroundings
         self.layers = layers
 
-    def put_up(self) -> None:
-        """All steps in order. Raises `SetupError`, also where a layer of the plan's floor does not hold."""
-        steps: tuple[tuple[str, Callable[[], None]], ...] = (
+    def steps(self) -> tuple[tuple[str, Callable[[], None]], ...]:
+        """What is done, in order."""
+        return (
             ("namespaces", self._enter_namespaces),
             ("file tree", self._build_tree),
             ("loopback", self._raise_loopback),
@@ -112,7 +112,10 @@ class Walls:
             ("working folder", lambda: os.chdir(self._plan.working_dir)),
             ("floor", self._check_floor),
         )
-        for step, act in steps:
+
+    def put_up(self) -> None:
+        """All steps in order. Raises `SetupError`, also where a layer of the plan's floor does not hold."""
+        for step, act in self.steps():
             try:
                 act()
             except OSError as error:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
+from cardcage.sandbox.profile import ProfileName
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -66,6 +68,19 @@ STRICT_FLOOR: Final = (
 Landlock, the time and the cgroup namespaces are second walls behind these and are missing on older kernels, so they are
 put on where they exist and reported where they do not.
 """
+
+FALLBACK_FLOOR: Final = (
+    "own_uid",
+    "capabilities",
+    "no_new_privileges",
+    "landlock_files",
+    "system_call_filter",
+    "supervised_calls",
+    "resource_limits",
+    "descriptors",
+    "environment",
+)
+"""The layers without which nothing starts where namespaces cannot be had, and an operator allows to go on without."""
 
 PROGRAM_DIRS: Final = ("/usr/bin/", "/usr/sbin/", "/usr/local/bin/")
 """What a plugin that may start any program sees."""
@@ -125,10 +140,11 @@ class LandlockRules(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SystemCalls(msgspec.Struct, frozen=True, kw_only=True):
-    """The system call filter by name, and whether it lets other programs be started."""
+    """The system call filter by name, and whether it lets other programs be started and signals be sent."""
 
-    profile: Literal["plugin"] = "plugin"
+    profile: ProfileName = "plugin"
     execute: bool = False
+    signals: bool = True
 
 
 class ResourceLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -180,6 +196,8 @@ class SandboxPlan(msgspec.Struct, frozen=True, kw_only=True):
     limits: ResourceLimits = ResourceLimits()
     network: NetworkPlan = NetworkPlan()
     floor: tuple[str, ...] = ()
+    fallback: bool = False
+    """Whether this is the weaker wall of a machine that forbids namespaces: see docs/reference/fallback.md."""
 
     @property
     def walled(self) -> bool:
@@ -223,10 +241,25 @@ class PlanRequest(msgspec.Struct, frozen=True, kw_only=True):
     uid: int | None = None
     """The instance's own uid where the host is root; its gid is the same number."""
     floor: tuple[str, ...] | None = None
+    allow_fallback: bool = False
+    """Whether to go on with the weaker wall where this machine forbids namespaces."""
 
 
 def make_plan(request: PlanRequest, machine: MachineReport) -> SandboxPlan:
-    """Decide the walls for `request` on `machine`. Raises `Refused` for a grant that cannot be shown inside."""
+    """Decide the walls for `request` on `machine`.
+
+    Raises `Refused` for a grant that cannot be shown inside, and where this machine forbids namespaces and nobody
+    allowed the weaker wall.
+    """
+    plan = _plan(request, machine)
+    if str(machine.mode) != "fallback" or not plan.walled:
+        return plan
+    from cardcage.sandbox.fallback import without_namespaces  # the fork server reads this module, and not that one
+
+    return without_namespaces(plan, request, machine)
+
+
+def _plan(request: PlanRequest, machine: MachineReport) -> SandboxPlan:
     if request.isolation == "unconfined":
         return _unconfined_plan(request)
     reads, writes = _granted_paths(request.permissions, "read"), _granted_paths(request.permissions, "write")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from cardcage.sandbox.syscalls import MACHINE, NUMBERS
 
@@ -147,7 +147,10 @@ TLS."""
 
 
 class Refusal(NamedTuple):
-    """Refuse where argument `argument`, masked, has a bit of `bits`, is one of `values`, or is none of `except_for`."""
+    """Refuse where argument `argument`, masked, has a bit of `bits`, is one of `values`, or is none of `except_for`.
+
+    Where none of the three is given it refuses always: a refusal with an error of its own.
+    """
 
     argument: int
     why: str
@@ -226,8 +229,70 @@ _CONDITIONAL: Final[dict[str, tuple[Condition, ...]]] = {
 """Allowed but for these arguments."""
 
 
+ProfileName = Literal["plugin", "fallback", "fallback-shared"]
+"""`plugin` stands behind namespaces of its own. `fallback` is for a process that has none, but a uid of its own;
+`fallback-shared` for one that shares its uid with the host, whose files and processes are its own to the kernel."""
+
+NOTIFIED: Final = ("connect", "fork", "vfork", "clone")
+"""What a supervisor decides call by call where there are no namespaces: where to connect, and how many processes."""
+
+_WITHOUT_NAMESPACES: Final = {
+    "servers: without a network of one's own they would be the machine's": "bind listen",
+    "watching files, which Landlock does not hear of": "inotify_init inotify_init1 inotify_add_watch inotify_rm_watch",
+}
+
+_WITHOUT_OWN_UID: Final = {
+    "modes, owners and times of files, which Landlock does not hear of": """chmod fchmod fchmodat fchmodat2 chown fchown
+        lchown fchownat utime utimes utimensat futimesat""",
+}
+_ATTRIBUTES: Final = """getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr setxattr lsetxattr fsetxattr
+    removexattr lremovexattr fremovexattr"""
+
+_SIGNALS: Final = {
+    "signals, where the kernel cannot confine them to the sandbox": """kill tkill tgkill rt_sigqueueinfo
+        rt_tgsigqueueinfo pidfd_send_signal""",
+}
+
+_PRIO_USER: Final = 2
+_ONLY_ONESELF: Final = "other processes than oneself"
+
+_STRICTER_WITHOUT_NAMESPACES: Final[dict[str, tuple[Condition, ...]]] = {
+    "socket": (
+        *_CONDITIONAL["socket"],
+        Refusal(1, "datagrams, which go where they are addressed", mask=_SOCK_TYPE_MASK, values=(_SOCK_DGRAM,)),
+    ),
+    "socketpair": (
+        *_CONDITIONAL["socketpair"],
+        Refusal(1, "datagrams, which go where they are addressed", mask=_SOCK_TYPE_MASK, values=(_SOCK_DGRAM,)),
+    ),
+    # Neither the signal of a dead parent, which ends the sandbox with its supervisor, nor taking in orphans.
+    "prctl": (
+        Refusal(
+            0,
+            "options that change more than oneself",
+            errno.EINVAL,
+            except_for=tuple(option for option in _PRCTL_OPTIONS if option not in (1, 36)),
+        ),
+    ),
+    "fcntl": (
+        Refusal(
+            1,
+            "commands besides those of files, locks and pipes; who is signalled",
+            errno.EINVAL,
+            except_for=tuple(command for command in _FCNTL_COMMANDS if command not in (8, 10, 15)),
+        ),
+    ),
+    "prlimit64": (Refusal(0, _ONLY_ONESELF, except_for=(0,)),),
+    "setpriority": (
+        Refusal(0, "all processes of a user", values=(_PRIO_USER,)),
+        Refusal(1, _ONLY_ONESELF, except_for=(0,)),
+    ),
+    "sched_setaffinity": (Refusal(0, _ONLY_ONESELF, except_for=(0,)),),
+}
+
+
 class Profile(NamedTuple):
-    """The filter in words. Every call of the architecture stands in one of the four."""
+    """The filter in words. Every call of the architecture stands in one of the first four."""
 
     allowed: tuple[str, ...]
     conditional: Mapping[str, tuple[Condition, ...]]
@@ -236,20 +301,36 @@ class Profile(NamedTuple):
     """Said not to exist (ENOSYS), each with the reason."""
     refused: Mapping[str, tuple[str, ...]]
     """The reason, and the calls that are refused (EPERM) for it."""
+    notified: tuple[str, ...] = ()
+    """Of the first two: those that a supervisor decides where the filter does not refuse them."""
 
 
-def profile(*, execute: bool, machine: str = MACHINE) -> Profile:
-    """The filter for `machine`. `execute` says whether programs may be started."""
+def profile(*, execute: bool, machine: str = MACHINE, name: ProfileName = "plugin", signals: bool = True) -> Profile:
+    """The filter for `machine`. `execute` says whether programs may be started, `signals` whether any may be sent."""
     known = NUMBERS[machine]
-    refused = {why: tuple(names.split()) for why, names in _REFUSED.items()}
-    if not execute:
-        refused[PROGRAMS] = _TO_EXECUTE
+    refused = _refusals(name, execute=execute, signals=signals)
+    gone = {call for calls in refused.values() for call in calls}
+    conditional = _CONDITIONAL if name == "plugin" else {**_CONDITIONAL, **_STRICTER_WITHOUT_NAMESPACES}
+    if name == "fallback-shared":
+        unsupported = (Refusal(0, "attributes of files, which Landlock does not hear of", errno.EOPNOTSUPP),)
+        conditional = {**conditional, **dict.fromkeys(_ATTRIBUTES.split(), unsupported)}
     allowed = (*_ALWAYS, *(_TO_EXECUTE if execute else ()))
     return Profile(
-        allowed=tuple(name for name in allowed if name in known and name not in _CONDITIONAL),
-        conditional={name: conditions for name, conditions in _CONDITIONAL.items() if name in known},
-        absent={name: why for name, why in _ABSENT.items() if name in known},
-        refused={
-            why: kept for why, names in refused.items() if (kept := tuple(name for name in names if name in known))
-        },
+        allowed=tuple(one for one in allowed if one in known and one not in conditional and one not in gone),
+        conditional={one: found for one, found in conditional.items() if one in known and one not in gone},
+        absent={one: why for one, why in _ABSENT.items() if one in known},
+        refused={why: kept for why, calls in refused.items() if (kept := tuple(one for one in calls if one in known))},
+        notified=() if name == "plugin" else tuple(one for one in NOTIFIED if one in known),
     )
+
+
+def _refusals(name: ProfileName, *, execute: bool, signals: bool) -> dict[str, tuple[str, ...]]:
+    reasons = dict(_REFUSED)
+    if name != "plugin":
+        reasons |= _WITHOUT_NAMESPACES
+    if name == "fallback-shared":
+        reasons |= _WITHOUT_OWN_UID
+    if not signals:
+        reasons |= _SIGNALS
+    refused = {why: tuple(calls.split()) for why, calls in reasons.items()}
+    return refused if execute else {**refused, PROGRAMS: _TO_EXECUTE}

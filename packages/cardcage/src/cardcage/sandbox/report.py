@@ -44,6 +44,7 @@ class LayerName(StrEnum):
     LANDLOCK_NETWORK = "landlock_network"
     LANDLOCK_SCOPES = "landlock_scopes"
     SYSTEM_CALL_FILTER = "system_call_filter"
+    SUPERVISED_CALLS = "supervised_calls"
     RESOURCE_LIMITS = "resource_limits"
     DESCRIPTORS = "descriptors"
     ENVIRONMENT = "environment"
@@ -124,6 +125,8 @@ class Mode(StrEnum):
     """The host is root with CAP_SYS_ADMIN: every instance runs as an unprivileged uid of its own."""
     USER = "user"
     """The host is an ordinary user: instances run as that user, inside namespaces that only it could make."""
+    FALLBACK = "fallback"
+    """Namespaces are forbidden here: a weaker wall of Landlock, the system call filter and a supervisor of calls."""
     NONE = "none"
     """No walls can be put up on this machine."""
 
@@ -155,9 +158,12 @@ class MachineReport:
         return tuple(
             known.get(name, Layer(name=name, status=LayerStatus.UNAVAILABLE, detail="not examined"))
             for name in map(str, floor)
-            if self.status(name) is not LayerStatus.ENFORCED
-            and not (name == LayerName.OWN_UID and self.mode is Mode.USER)
+            if self.status(name) is not LayerStatus.ENFORCED and not self._needs_no(name)
         )
+
+    def _needs_no(self, name: str) -> bool:
+        has_no_uid_to_give = self.mode is Mode.USER or (self.mode is Mode.FALLBACK and self.uid != 0)
+        return name == LayerName.OWN_UID and has_no_uid_to_give
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain data."""

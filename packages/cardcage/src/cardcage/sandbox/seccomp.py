@@ -11,11 +11,11 @@ import struct
 from functools import cache
 from typing import Final
 
-from cardcage.sandbox.profile import Condition, Options, Refusal, profile
+from cardcage.sandbox.profile import Condition, Options, ProfileName, Refusal, profile
 from cardcage.sandbox.syscalls import AUDIT_ARCH, MACHINE, NUMBERS, call
 
 _LD_ABSOLUTE, _JEQ, _JGT, _JGE, _JSET, _AND, _RETURN = 0x20, 0x15, 0x25, 0x35, 0x45, 0x54, 0x06
-_ALLOW, _ERRNO, _KILL_PROCESS = 0x7FFF0000, 0x00050000, 0x80000000
+_ALLOW, _NOTIFY, _ERRNO, _KILL_PROCESS = 0x7FFF0000, 0x7FC00000, 0x00050000, 0x80000000
 _NUMBER_OFFSET, _ARCHITECTURE_OFFSET, _ARGUMENTS_OFFSET = 0, 4, 16
 _X32_BIT: Final = 0x40000000
 
@@ -52,6 +52,8 @@ def _check_argument(refusal: Refusal) -> list[_Instruction]:
         body += [(_JEQ, 0, 1, value), deny]
     if refusal.except_for:
         body += [*_step_over(refusal.except_for), deny]
+    if not (refusal.bits or refusal.values or refusal.except_for):
+        body.append(deny)
     return body
 
 
@@ -93,17 +95,17 @@ def _allow_ranges(numbers: list[int]) -> list[_Instruction]:
 
 
 @cache
-def assemble(*, execute: bool, machine: str = MACHINE) -> bytes:
+def assemble(*, execute: bool, machine: str = MACHINE, name: ProfileName = "plugin", signals: bool = True) -> bytes:
     """The filter for `machine` as a BPF program."""
     known = NUMBERS[machine]
-    wanted = profile(execute=execute, machine=machine)
+    wanted = profile(execute=execute, machine=machine, name=name, signals=signals)
     steps = _head(machine)
-    for name, conditions in wanted.conditional.items():
-        body = [step for condition in conditions for step in _check(condition)]
-        steps += _for_call(known[name], [*body, _return(_ALLOW)])
-    for name in wanted.absent:
-        steps += _for_call(known[name], [_refuse(errno.ENOSYS)])
-    steps += _allow_ranges([known[name] for name in wanted.allowed])
+    for one in (*wanted.conditional, *(one for one in wanted.notified if one not in wanted.conditional)):
+        checks = [step for condition in wanted.conditional.get(one, ()) for step in _check(condition)]
+        steps += _for_call(known[one], [*checks, _return(_NOTIFY if one in wanted.notified else _ALLOW)])
+    for one in wanted.absent:
+        steps += _for_call(known[one], [_refuse(errno.ENOSYS)])
+    steps += _allow_ranges([known[one] for one in wanted.allowed if one not in wanted.notified])
     steps += [(_JGT, 0, 1, max(known.values())), _refuse(errno.ENOSYS), _refuse(errno.EPERM)]
     return _encode(steps)
 

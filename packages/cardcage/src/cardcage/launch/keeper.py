@@ -1,0 +1,284 @@
+"""The supervisor of one instance where there are no namespaces: the process between the fork server and the plugin.
+
+It has the instance's uid and no rights, stays outside Landlock and the filter, and runs no code of the plugin. The
+filter asks it before every new process and every connection. A process it counts. A connection it hands to the host,
+with the address copied out of the plugin's memory; the host answers with a socket that is connected already, which
+takes the place of the plugin's. It has one thread: a plugin that floods it holds up itself and nobody else.
+
+When the plugin ends, it ends all that came of it, and then itself. When it is killed, the fork server does that; and
+since nobody answers the filter any more, nothing new can be started meanwhile.
+"""
+
+import errno
+import os
+import select
+import socket
+import struct
+import sys
+import time
+
+import msgspec
+
+from cardcage.launch import child, sweep
+from cardcage.sandbox import confine, enter, notify
+from cardcage.sandbox.syscalls import prctl
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Callable
+    from typing import NoReturn
+
+    from cardcage.sandbox.enter import LayerRow, Surroundings
+    from cardcage.sandbox.plan import SandboxPlan
+else:
+    import _signal as signal
+
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder().decode
+
+CONNECT_DEADLINE_S = 15.0
+"""For the host to hand over a connection; it does so at once, and dials afterwards."""
+
+WAITING_MAX = 32
+"""Connections of one instance that the host has been asked for at the same time. More fail, as without free ports."""
+
+PACKET_BYTES_MAX = 64 * 1024
+
+_CLONE_THREAD = 0x10000
+_ADDRESS_BYTES_MAX = 128
+_FORKS = ("fork", "vfork", "clone")
+
+
+class _Waiting:
+    """A connection that the host was asked for."""
+
+    __slots__ = ("asked", "close_on_exec", "deadline_s", "nonblocking")
+
+    def __init__(self, asked: notify.Notification, flags: int, deadline_s: float) -> None:
+        self.asked = asked
+        self.close_on_exec = bool(flags & os.O_CLOEXEC)
+        self.nonblocking = bool(flags & os.O_NONBLOCK)
+        self.deadline_s = deadline_s
+
+
+class Keeper:
+    """Decides the plugin's calls, and waits for its end."""
+
+    def __init__(self, plugin: int, listener: notify.Listener, report: socket.socket, tasks_max: int) -> None:
+        self._plugin = plugin
+        self._listener = listener
+        self._report = report
+        self._tasks_max = tasks_max
+        self._waiting: dict[int, _Waiting] = {}
+
+    def run(self, wake: int) -> int:
+        """Serve until the plugin has ended; returns its wait status. `wake` is readable when a child has ended."""
+        watch = select.poll()
+        for source in (self._listener.fileno(), self._report.fileno(), wake):
+            watch.register(source, select.POLLIN)
+        while True:
+            status = self._take_in()
+            if status is not None:
+                return status
+            for descriptor, event in watch.poll(self._next_deadline_ms()):
+                if descriptor == wake:
+                    os.read(wake, 4096)
+                elif descriptor == self._report.fileno():
+                    self._hear_host()
+                elif event & select.POLLIN:
+                    self._listener.serve_one(self)
+                else:
+                    watch.unregister(descriptor)  # nobody is left whom the filter could ask for
+            self._give_up_late()
+
+    def _take_in(self) -> "int | None":
+        """Take in whatever ended; the plugin's wait status where it was among that."""
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                return None
+            if pid == self._plugin:
+                return status
+
+    def decide(self, asked: notify.Notification, reader: notify.Reader) -> "notify.Answer | None":
+        """What becomes of a call; None for a connection, which the host decides."""
+        if asked.name in _FORKS:
+            return self._decide_fork()
+        if asked.name == "connect":
+            return self._decide_connection(asked, reader)
+        return notify.Fail(errno.EPERM)
+
+    def _decide_fork(self) -> notify.Answer:
+        # The arguments are numbers and flags that the filter has looked at: nothing can change after this.
+        tasks = sweep.count_tasks(sweep.descendants_of(os.getpid()))
+        return notify.PROCEED if tasks < self._tasks_max else notify.Fail(errno.EAGAIN)
+
+    def _decide_connection(self, asked: notify.Notification, reader: notify.Reader) -> "notify.Answer | None":
+        number, address, size = (asked.arguments[0] & 0xFFFFFFFF, asked.arguments[1], asked.arguments[2] & 0xFFFFFFFF)
+        if size > _ADDRESS_BYTES_MAX:
+            return notify.Fail(errno.EINVAL)
+        where = parse_address(reader.read(asked, address, size))
+        if isinstance(where, int):
+            return notify.Fail(where)
+        flags = _socket_flags(asked.pid, number)
+        if flags is None:
+            return notify.Fail(errno.ENOTSOCK)
+        if len(self._waiting) >= WAITING_MAX:
+            return notify.Fail(errno.EAGAIN)
+        self._waiting[asked.id] = _Waiting(asked, flags, time.monotonic() + CONNECT_DEADLINE_S)
+        self._report.send(_pack(("connect", asked.id, *where)))
+        return None
+
+    def _hear_host(self) -> None:
+        packet, descriptors, _, _ = socket.recv_fds(self._report, PACKET_BYTES_MAX, 1)
+        if not packet:
+            os._exit(1)  # the host is gone; the fork server ends what is left
+        number, code = _unpack(packet)
+        waiting = self._waiting.pop(number, None)
+        if waiting is not None:
+            self._answer(waiting, code, descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+    def _answer(self, waiting: _Waiting, code: int, descriptors: "list[int]") -> None:
+        if code or not descriptors:
+            self._listener.answer(waiting.asked, notify.Fail(code or errno.ECONNREFUSED))
+            return
+        os.set_blocking(descriptors[0], not waiting.nonblocking)
+        place = waiting.asked.arguments[0] & 0xFFFFFFFF
+        try:
+            self._listener.answer(waiting.asked, notify.Give(descriptors[0], place, waiting.close_on_exec))
+        except OSError as error:  # a number beyond the plugin's own limit, for one
+            self._listener.answer(waiting.asked, notify.Fail(error.errno or errno.EBADF))
+
+    def _next_deadline_ms(self) -> "float | None":
+        if not self._waiting:
+            return None
+        first_s = min(waiting.deadline_s for waiting in self._waiting.values())
+        return max(0.0, first_s - time.monotonic()) * 1000 + 1
+
+    def _give_up_late(self) -> None:
+        now_s = time.monotonic()
+        for number, waiting in tuple(self._waiting.items()):
+            if waiting.deadline_s <= now_s:
+                del self._waiting[number]
+                self._listener.answer(waiting.asked, notify.Fail(errno.ETIMEDOUT))
+
+
+def parse_address(raw: bytes) -> "tuple[str, int] | int":
+    """The address and port in a `sockaddr`, or the error for one that leads nowhere from here."""
+    if len(raw) < 2:
+        return errno.EINVAL
+    (family,) = struct.unpack_from("=H", raw)
+    if family == socket.AF_INET and len(raw) >= 8:
+        (port,) = struct.unpack_from("!H", raw, 2)
+        return socket.inet_ntop(socket.AF_INET, raw[4:8]), port
+    if family == socket.AF_INET6 and len(raw) >= 24:
+        (port,) = struct.unpack_from("!H", raw, 2)
+        return _unmapped(raw[8:24]), port
+    if family == socket.AF_UNIX:
+        return errno.EACCES  # sockets of the host's services, by path or by name: Landlock does not hear of paths
+    return errno.EAFNOSUPPORT
+
+
+def _unmapped(address: bytes) -> str:
+    """An IPv4 address in its IPv6 spelling is the IPv4 address."""
+    if address[:12] == bytes(10) + b"\xff\xff":
+        return socket.inet_ntop(socket.AF_INET, address[12:])
+    return socket.inet_ntop(socket.AF_INET6, address)
+
+
+def _socket_flags(pid: int, number: int) -> "int | None":
+    """The flags of the caller's socket at `number`, or None where there is none."""
+    try:
+        if not os.readlink(f"/proc/{pid}/fd/{number}").startswith("socket:"):
+            return None
+        with open(f"/proc/{pid}/fdinfo/{number}", "rb") as file:
+            return next(int(line.split()[1], 8) for line in file if line.startswith(b"flags:"))
+    except (OSError, StopIteration):
+        return None
+
+
+def keep(
+    plan: "SandboxPlan",
+    around: "Surroundings",
+    report: socket.socket,
+    layers: "list[LayerRow]",
+    run_plugin: "Callable[[], NoReturn]",
+    is_orphaned: "Callable[[], bool]",
+    refused_by_group: "OSError | None" = None,
+) -> "NoReturn":
+    """Become the supervisor of an instance, start the plugin behind its wall, and see it to its end."""
+    if refused_by_group is not None:
+        report.send(_pack(("failed", layers, "control group", refused_by_group.errno or 0, str(refused_by_group))))
+        os._exit(1)
+    confine.become_supervisor(plan.identity)
+    enter.die_with_parent()  # the change of uid has cleared it
+    if is_orphaned():
+        os._exit(1)
+    sweep.become_reaper(prctl)
+    enter.hide_from_own_uid()
+    wake, waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda number, frame: None)
+    plugin = os.fork()
+    if plugin == 0:
+        for one in (report, ours):
+            one.close()
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.close(wake)
+        os.close(waker)
+        _wall_in(plan, around, theirs, layers)
+        _find_python(plan)
+        run_plugin()
+    theirs.close()
+    for descriptor in (3, 1, 2):
+        os.close(descriptor)  # the plugin's alone: the host must see their end with the plugin's
+    packet, descriptors, _, _ = socket.recv_fds(ours, PACKET_BYTES_MAX, 1)
+    if not descriptors:
+        report.send(packet or _pack(("failed", layers, "the applier itself", 0, "it ended without a word")))
+        os._exit(1)
+    listener = notify.Listener(descriptors[0])
+    report.send(packet)
+    ours.send(b"go")
+    ours.close()
+    tasks_max = plan.limits.processes or 64
+    status = Keeper(plugin, listener, report, tasks_max).run(wake)
+    sweep.end_children()
+    listener.close()
+    report.send(_pack(("ended", status)))
+    os._exit(0)
+
+
+def _find_python(plan: "SandboxPlan") -> None:
+    """Have the plugin's imports found at the places of the host, since there are no others."""
+    sys.path[:] = plan.python_path
+    child.add_packages(plan.packages)
+
+
+def _wall_in(
+    plan: "SandboxPlan",
+    around: "Surroundings",
+    supervisor: socket.socket,
+    layers: "list[LayerRow]",
+) -> None:
+    """Put up the wall, hand over the listener, and wait until somebody listens at it."""
+    enter.die_with_parent()
+    enter.show_to_own_uid()  # the supervisor reads this process's memory, which has its uid and not more rights
+    walls = confine.Confinement(plan, around, layers=layers)
+    try:
+        walls.put_up()
+    except enter.SetupError as error:
+        supervisor.send(_pack(("failed", layers, error.step, error.number, error.detail)))
+        os._exit(1)
+    except Exception as error:
+        supervisor.send(_pack(("failed", layers, "the applier itself", 0, f"{type(error).__name__}: {error}")))
+        os._exit(1)
+    socket.send_fds(supervisor, [_pack(("ready", layers))], [walls.listener])
+    os.close(walls.listener)
+    if supervisor.recv(2) != b"go":
+        os._exit(1)
+    supervisor.close()
