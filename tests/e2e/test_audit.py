@@ -78,6 +78,7 @@ async def test_a_life_from_registration_to_removal_is_recorded_with_its_reasons(
         Action.GRANT_GIVEN,
         Action.RELEASE_REGISTERED,
         Action.PERMISSION_DECIDED,
+        Action.POLICY_APPLIED,
         Action.INSTANCE_LOADED,
         Action.INSTANCE_STARTED,
         Action.CAPABILITY_CALLED,

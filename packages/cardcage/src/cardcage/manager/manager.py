@@ -511,6 +511,7 @@ class PluginManager:
             reasons = "; it ".join(resolution.problems[name])
             self._problem(name, Refused(f'plugin "{name}" cannot start: it {reasons}', code="dependencies_unmet"))
         nodes = {node.name: node for node in self._roster.nodes()}
+        self._roster.note_disabled(sorted(self._found))
         failed: set[str] = set()
         for name in resolution.order:
             if name not in self._found:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cardcage.audit import NO_AUDIT, NO_TRAIL, Action, Actor, Auditor, Trail, fields_of, reason_of, refusal_of
@@ -103,6 +103,14 @@ class Roster:
     def enabled(self, plugin: InstalledPlugin) -> bool:
         """Whether neither the registry nor the operator's settings disable a plugin."""
         return plugin.enabled and self.settings.of(plugin.name).enabled
+
+    def note_disabled(self, names: Iterable[str]) -> None:
+        """Record which of these plugins an operator keeps from being started."""
+        for name in names:
+            plugin = self.installed(name)
+            if not self.enabled(plugin):
+                whom = "the registry" if not plugin.enabled else "the configuration"
+                self.trail(plugin).note(Action.RELEASE_DISABLED, f"{whom} disables it", actor=Actor.OPERATOR)
 
     # instances ----------------------------------------------------------------------------------------------------
 

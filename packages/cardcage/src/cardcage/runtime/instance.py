@@ -32,6 +32,11 @@ HANG_UP_S: Final = 1.0
 """How long a process may take to end once its connection is lost; one that crashed has ended already."""
 
 
+_LIMITS: Final = frozenset(
+    (ExitReason.OUT_OF_MEMORY, ExitReason.CPU_LIMIT, ExitReason.PROCESS_LIMIT, ExitReason.DISK_LIMIT)
+)
+
+
 class InstanceHost(Protocol):
     """What an instance needs from whoever keeps it."""
 
@@ -472,6 +477,12 @@ class Instance:
         )
 
     def _note_crashed(self, live: Live, exit_: Exit, error: CardcageError) -> None:
+        if error.code == "protocol_error":
+            self.trail.note(Act.MESSAGE_REFUSED, "it broke the protocol", allowed=False, code=error.code)
+        if exit_.reason in _LIMITS:
+            self.trail.note(Act.LIMIT_HIT, exit_.detail, allowed=False, limit=exit_.reason.value)
+        if exit_.reason is ExitReason.SYSTEM_CALL:
+            self.trail.note(Act.SYSTEM_CALL_REFUSED, exit_.detail, allowed=False)
         words = live.killed_for or f"its process ended without being asked to: {exit_.detail}"
         fields = AuditFields(code=error.code, exit_reason=exit_.reason.value, pid=live.process.pid)
         if exit_.code is not None:
