@@ -123,7 +123,11 @@ def make_spec(machine: MachineReport, tmp_path_factory: pytest.TempPathFactory) 
     made: list[str] = []
 
     def make(
-        *permissions: str, isolation: str = "process", limits: ResourceLimits | None = None, floor: Any = None
+        *permissions: str,
+        isolation: str = "process",
+        limits: ResourceLimits | None = None,
+        floor: Any = None,
+        libraries: Any = LIBRARIES,
     ) -> LaunchSpec:
         name = f"hostile-{len(made)}"
         made.append(name)
@@ -142,7 +146,7 @@ def make_spec(machine: MachineReport, tmp_path_factory: pytest.TempPathFactory) 
                 package_dir=folders.package,
                 data_dir=folders.data,
                 temp_dir=folders.temp,
-                library_dirs=LIBRARIES,
+                library_dirs=libraries,
                 permissions=tuple(map(Permission.parse, permissions)),
                 python=find_python_layout(),
                 limits=limits or ResourceLimits(temp_bytes=8 << 20),
@@ -160,6 +164,16 @@ def make_spec(machine: MachineReport, tmp_path_factory: pytest.TempPathFactory) 
             data_dir=folders.data,
             temp_dir=folders.temp,
         )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def prober_of(loop: Loop) -> Callable[..., Prober]:
+    """Makes a prober of a process that a test has started itself."""
+
+    def make(runner: ZygoteRunner, process: Process) -> Prober:
+        return Prober(loop, runner, process)
 
     return make
 

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from cardcage.foundation.names import InstanceId
 from cardcage.sandbox.control_groups import ControlGroup
+from cardcage.sandbox.network import Listener
 from cardcage.sandbox.plan import SandboxPlan
 from cardcage.sandbox.report import EnforcementReport
 
@@ -64,6 +65,10 @@ class LaunchSpec:
     temp_dir: Path
 
 
+OpenListener = tuple[Listener, socket.socket]
+"""An endpoint's place inside, and the socket that listens there."""
+
+
 @dataclass(slots=True)
 class Process:
     """A started process: the host's ends of its wire socket and of its standard streams, each owned by the caller.
@@ -80,6 +85,13 @@ class Process:
     report: EnforcementReport
     group: ControlGroup | None = None
     handle: object = field(default=None, repr=False, compare=False)
+    listeners: list[OpenListener] = field(default_factory=list[OpenListener])
+    """Listening sockets of the plugin's network namespace, one for each granted endpoint; the owner closes them."""
+
+    def close_listeners(self) -> None:
+        """Close those that nobody took over. Harmless twice."""
+        while self.listeners:
+            self.listeners.pop()[1].close()
 
 
 class Runner(Protocol):

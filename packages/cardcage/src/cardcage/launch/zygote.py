@@ -22,11 +22,12 @@ from cardcage.launch import zygote_main
 from cardcage.launch.exits import Evidence, classify
 from cardcage.launch.groups import evidence_of, layer_of, make_group, plan_in_group
 from cardcage.launch.pipes import Pipes
-from cardcage.launch.runner import Exit, LaunchSpec, Process
+from cardcage.launch.runner import Exit, LaunchSpec, OpenListener, Process
 from cardcage.launch.setup import hand_over_data, setup_failed, wall_error
 from cardcage.sandbox.control_groups import ControlGroup
 from cardcage.sandbox.group_search import GroupsFound
 from cardcage.sandbox.mode import detect_mode, why_no_namespaces, why_no_walls
+from cardcage.sandbox.network import LISTENERS_MAX
 from cardcage.sandbox.plan import PYTHON_DIR, PythonLayout, inside_library, inside_stdlib, python_path
 from cardcage.sandbox.python_layout import core_libraries, find_python_layout
 from cardcage.sandbox.report import EnforcementReport, Layer, LayerName, LayerStatus, Mode
@@ -40,8 +41,10 @@ _STARTS_AT_ONCE_MAX: Final = 8
 """Walls going up at the same time. More would only wait for the kernel's locks on mounts and networks, hold up the rest
 of the machine meanwhile, and overflow the control socket, whose buffer takes about a dozen plans."""
 
+_DESCRIPTORS_MAX: Final = 2 * LISTENERS_MAX + 1
+"""The listeners that may come with a report: those of the plan, their plain HTTP neighbours and the proxy's."""
+
 _NOT_YET: Final = (
-    Layer(name=LayerName.EGRESS, status=LayerStatus.OFF, detail="no address is reachable, granted or not"),
     Layer(name=LayerName.ENCRYPTION, status=LayerStatus.OFF, detail="no other process can see the socket"),
 )
 
@@ -65,6 +68,18 @@ class _Instance:
     """The init's: whoever ends it ends all of the instance."""
     plugin_status: int | None = None
     stopped_by_host: bool = False
+    listeners: list[OpenListener] = field(default_factory=list[OpenListener])
+
+    def take_listeners(self, places: Sequence[int], descriptors: Sequence[int]) -> None:
+        """Keep the sockets that came with the report; their places say which of the plan's listeners each is."""
+        wanted = self.spec.plan.network.all_listeners
+        sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+        self.listeners = [(wanted[place], sock) for place, sock in zip(places, sockets, strict=True)]
+
+    def close_listeners(self) -> None:
+        """Close those that were not handed on."""
+        while self.listeners:
+            self.listeners.pop()[1].close()
 
     def kill(self) -> None:
         """End it, now or, where the fork has not been reported yet, as soon as it is."""
@@ -193,7 +208,9 @@ async def _start_on(server: _Server, spec: LaunchSpec, group: ControlGroup | Non
             if isinstance(error, TimeoutError):
                 raise setup_failed(spec, f"the walls were not up after {CONNECT_TIMEOUT_S:g} s") from None
             raise
-        return pipes.process(pid=_pid_of(instance.pidfd), report=report, group=group, handle=instance)
+        process = pipes.process(pid=_pid_of(instance.pidfd), report=report, group=group, handle=instance)
+        process.listeners, instance.listeners = instance.listeners, []
+        return process
 
 
 def _instance(process: Process) -> _Instance:
@@ -360,14 +377,17 @@ class _Server:
     def _on_report(self, instance: _Instance) -> None:
         while True:
             try:
-                packet = instance.report.recv(zygote_main.PACKET_BYTES_MAX)
+                packet, descriptors, _, _ = socket.recv_fds(
+                    instance.report, zygote_main.PACKET_BYTES_MAX, _DESCRIPTORS_MAX, socket.MSG_CMSG_CLOEXEC
+                )
             except (BlockingIOError, OSError):
                 return
             if not packet:
                 self._loop.remove_reader(instance.report)
                 return
             match _decode(packet):
-                case ["ready", rows]:
+                case ["ready", rows, *places]:
+                    instance.take_listeners(places[0] if places else (), descriptors)
                     _resolve(instance.up, _enforcement(rows, instance.group_layer))
                 case ["failed", rows, step, number, detail]:
                     _fail(instance.up, wall_error(instance.spec, step, number, detail))
@@ -382,6 +402,7 @@ class _Server:
         self._instances.pop(instance.number, None)
         self._loop.remove_reader(instance.report)
         instance.report.close()
+        instance.close_listeners()
         evidence = evidence_of(instance.group, Evidence(stopped_by_host=instance.stopped_by_host))
         if instance.group is not None:
             instance.group.remove()

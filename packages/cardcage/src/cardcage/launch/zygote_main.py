@@ -397,8 +397,9 @@ def _become_init(
             os._exit(1)
         if descriptors[4:]:
             layers.append(("cgroup_limits", "enforced", ""))
+        walls = enter.Walls(plan, around, layers=layers)
         try:
-            enter.Walls(plan, around, layers=layers).put_up()
+            walls.put_up()
         except enter.SetupError as error:
             report.send(pack(("failed", layers, error.step, error.number, error.detail)))
             os._exit(1)
@@ -409,7 +410,7 @@ def _become_init(
         enter.die_with_parent()
         if _is_closed(_ALIVE_FD):
             os._exit(1)
-        report.send(pack(("ready", layers)))
+        _hand_over(report, pack(("ready", layers, [place for place, _ in walls.listeners])), walls.listeners)
         os.close(_PROC_FD)
         os.close(_ALIVE_FD)
         # Before the fork: the plugin is of the same uid, and must at no moment be able to speak in this one's name.
@@ -471,6 +472,16 @@ def _enter_groups(entries: "list[int]") -> "OSError | None":
     except OSError as error:
         return error
     return None
+
+
+def _hand_over(report: socket.socket, packet: bytes, listeners: "list[tuple[int, socket.socket]]") -> None:
+    """Tell the host that the walls are up, and give it the listeners: nobody inside holds one from here on."""
+    if not listeners:
+        report.send(packet)
+        return
+    socket.send_fds(report, [packet], [listener.fileno() for _, listener in listeners])
+    for _, listener in listeners:
+        listener.close()
 
 
 def _wait_for(plugin: int) -> int:

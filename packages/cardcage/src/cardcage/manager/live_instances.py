@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from cardcage.audit import Action, Actor, Trail
 from cardcage.broker import Broker
+from cardcage.egress import Gateway
 from cardcage.foundation.clock import Clock
 from cardcage.foundation.errors import Misuse
 from cardcage.launch.runner import Runner
@@ -43,6 +44,7 @@ class LiveInstances:
         self._clock = clock
         self._by_id: dict[str, Instance] = {}
         self._runners: dict[str, Runner] = {}
+        self._gateway = Gateway()
         self._busy: dict[str, asyncio.Lock] = {}
         self._groups: GroupsFound | None = None
 
@@ -106,6 +108,7 @@ class LiveInstances:
             if self._groups is not None and self._groups.driver is not None:
                 self._groups.driver.close()
             self._groups = None
+            self._gateway.close()
 
     async def _plan(self, record: InstanceRecord) -> Blueprint:
         blueprint = await asyncio.to_thread(self._roster.blueprint, record, audited=True)
@@ -137,6 +140,7 @@ class LiveInstances:
         instance = Instance(
             blueprint,
             runner=self._runner(isolation),
+            gateway=self._gateway,
             host=self._host,
             clock=self._clock,
             jitter=random.random,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
@@ -20,6 +20,7 @@ from cardcage.broker import Broker, HookOutcome, Outcome, PluginInfo, ServiceTab
 from cardcage.broker.events import Callback
 from cardcage.contracts import extension_point_of, index_points
 from cardcage.contracts.pack import Pack
+from cardcage.egress import EgressCount, EgressEvent, Verdict
 from cardcage.foundation.errors import CardcageError, Misuse, Refused
 from cardcage.manager.home import Home, default_state_dir
 from cardcage.manager.judging import Judge
@@ -167,6 +168,7 @@ class PluginManager:
                 declared=lambda: self._services.capabilities,
                 default_limits=self._settings.default_limits,
             ),
+            hosts=self._settings.hosts,
         )
         roster = Roster(
             store=self._given_store or await asyncio.to_thread(SqlStore, home.registry),
@@ -380,6 +382,10 @@ class PluginManager:
         """What the policy says of an instance, as it would be started now."""
         return self._roster.judge(self._roster.record(instance))
 
+    def egress(self, instance: str) -> Sequence[EgressCount]:
+        """Connections and bytes of the running process, for each endpoint that was granted to it."""
+        return self._live.get(instance).egress
+
     def permissions(self, instance: str) -> Asked:
         """What an instance asks for, and what of it is granted."""
         return self._roster.asked(self._roster.record(instance))
@@ -477,6 +483,11 @@ class PluginManager:
 
     def lifecycle_event(self, instance: Instance, name: str, data: Mapping[str, Any]) -> None:
         self._broker.publish(name, dict(data))
+
+    def egress_event(self, instance: Instance, event: EgressEvent) -> None:
+        if event.verdict is Verdict.REFUSED:
+            data = {"plugin": event.plugin, "instance": event.instance, "endpoint": event.endpoint}
+            self._broker.publish("plugin.egress_refused", {**data, "reason": event.reason})
 
     # inside -------------------------------------------------------------------------------------------------------
 

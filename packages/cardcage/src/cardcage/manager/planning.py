@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from cardcage.audit import NO_TRAIL, Action, AuditFields, Trail
 from cardcage.contracts import ExtensionPoint
 from cardcage.contracts.pack import Pack
+from cardcage.egress import EgressRules
 from cardcage.foundation.errors import Fault, InvalidDocument, Misuse, Refused
 from cardcage.foundation.names import InterfaceRef
 from cardcage.launch.runner import LaunchSpec
@@ -20,6 +21,7 @@ from cardcage.manager.packs import library_dirs
 from cardcage.manager.settings import INODES_DEFAULT
 from cardcage.manifest import Limits, Manifest, validate_config
 from cardcage.permissions import Decision, Grants, Permission, PermissionKind, PermissionRequest, expand
+from cardcage.permissions.network import Endpoint, parse_endpoint
 from cardcage.policy import PolicyDecision
 from cardcage.registry import InstalledPlugin, InstanceRecord
 from cardcage.runtime import Blueprint, RuntimePolicy
@@ -106,6 +108,8 @@ class Planner:
     python: PythonLayout
     policy: RuntimePolicy
     judge: Judge
+    hosts: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Names that the operator maps to addresses, for the connections of plugins."""
 
     def blueprint(
         self,
@@ -176,6 +180,22 @@ class Planner:
             priority=priority,
             missing=tuple(str(request.permission) for request, _ in asked.refused),
             verdict=verdict,
+            egress=self._egress(record, asked, grants | verdict.grants, verdict) if isolation != UNCONFINED else None,
+        )
+
+    def _egress(
+        self, record: InstanceRecord, asked: Asked, grants: Grants, verdict: PolicyDecision
+    ) -> EgressRules | None:
+        endpoints = _endpoints(asked.granted)
+        if not endpoints:
+            return None
+        return EgressRules(
+            plugin=record.plugin,
+            instance=str(record.id),
+            endpoints=endpoints,
+            granted=_endpoints(grants),
+            hosts=self.hosts,
+            bytes_per_s=verdict.limits.network_bytes_per_s,
         )
 
     def asked(self, plugin: InstalledPlugin, record: InstanceRecord, *, grants: Grants, wish: Wish) -> Asked:
@@ -195,6 +215,10 @@ class Planner:
         return validate_config(
             manifest.config_schema, config, subject=f'the config of plugin "{manifest.name}" {manifest.version}'
         )
+
+
+def _endpoints(permissions: Iterable[Permission]) -> tuple[Endpoint, ...]:
+    return tuple(parse_endpoint(each.value) for each in permissions if each.kind is PermissionKind.NETWORK)
 
 
 def check_isolation(manifest: Manifest, isolation: str) -> None:

@@ -7,9 +7,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+from cardcage.egress.addresses import parse_address
 from cardcage.foundation.errors import Fault, InvalidDocument
 from cardcage.foundation.names import PLUGIN_NAME_PATTERN
 from cardcage.manifest import Limits, read_limits, validate_config
+from cardcage.permissions.network import parse_endpoint
 from cardcage.sandbox.plan import MIB, OPEN_FILES, PROCESSES, TEMP_INODES
 
 DEFAULT_LIMITS: Final = Limits(
@@ -48,6 +50,11 @@ _SCHEMA: Final[dict[str, Any]] = {
                 }
             },
         },
+        "network": {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {"hosts": {"type": "object", "additionalProperties": {"type": "string"}}},
+        },
         "plugin_paths": {"type": "array", "items": {"type": "string"}},
         "default_limits": {"type": "object"},
         "auto_load": {"type": "boolean"},
@@ -84,6 +91,8 @@ class HostSettings:
     """A level, or the path of a policy file."""
     environment: str | None = None
     """What kind of place this host is, such as `production`: rules of the policy may ask for it."""
+    hosts: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Names that stand for an address of the operator's choice when a plugin connects to them."""
 
     def of(self, plugin: str) -> PluginSettings:
         return self.plugins.get(plugin) or PluginSettings()
@@ -112,6 +121,7 @@ def read_settings(document: Mapping[str, Any] | None) -> HostSettings:
         default_limits=_default_limits(checked.get("default_limits", {})),
         policy=checked.get("policy"),
         environment=checked.get("environment"),
+        hosts=_hosts(checked.get("network", {}).get("hosts", {})),
     )
 
 
@@ -126,3 +136,20 @@ def _default_limits(written: Mapping[str, Any]) -> Limits:
         )
     given = {name: value for name, value in asdict(limits).items() if value is not None}
     return replace(DEFAULT_LIMITS, **given)
+
+
+def _hosts(entries: Mapping[str, str]) -> dict[str, str]:
+    """The operator's names with their addresses. Raises `InvalidDocument` with every one that is none."""
+    hosts: dict[str, str] = {}
+    faults: list[Fault] = []
+    for name, address in entries.items():
+        try:
+            endpoint = parse_endpoint(f"{name}:1")
+            if endpoint.addresses is not None or endpoint.host.startswith("*"):
+                raise ValueError(f"expected a name, found {name!r:.80}")
+            hosts[endpoint.host] = str(parse_address(address))
+        except ValueError as error:
+            faults.append(Fault(path=f"network.hosts.{name}", message=str(error)))
+    if faults:
+        raise InvalidDocument("the host configuration", faults, code="config_invalid")
+    return hosts

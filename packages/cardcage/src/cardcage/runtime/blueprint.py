@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cardcage.contracts import ExtensionPoint
+from cardcage.egress import EgressRules
 from cardcage.foundation.limits import CALL_TIMEOUT_S, CONNECT_TIMEOUT_S, START_TIMEOUT_S, STOP_TIMEOUT_S
 from cardcage.foundation.names import InstanceId
 from cardcage.launch.runner import LaunchSpec
@@ -46,6 +47,8 @@ class Blueprint:
     """The optional permissions that were asked for and not granted."""
     verdict: PolicyDecision | None = None
     """What the operator's policy said of it."""
+    egress: EgressRules | None = None
+    """Where its connections may go; None where no network is granted, and where there is no wall."""
 
     @property
     def plugin(self) -> str:

@@ -7,13 +7,14 @@ to restart is `supervise.next_step`; this module only acts on what they say.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from cardcage.audit import NO_TRAIL, AuditFields, Trail, fields_of, reason_of, refusal_of
+from cardcage.audit import NO_TRAIL, Actor, AuditFields, Trail, fields_of, reason_of, refusal_of
 from cardcage.audit import Action as Act
+from cardcage.egress import EgressCount, EgressEvent, Gateway, Verdict
 from cardcage.foundation.clock import Clock
 from cardcage.foundation.errors import CardcageError, Misuse, PluginFault, Refused, Unavailable
 from cardcage.foundation.limits import LOG_LINES_PER_S
@@ -21,7 +22,7 @@ from cardcage.launch.runner import Exit, ExitReason, Runner
 from cardcage.runtime.blueprint import Blueprint
 from cardcage.runtime.deaths import died, limit_of
 from cardcage.runtime.description import PluginDescription
-from cardcage.runtime.live import Live, bury, close_live, lifecycle, open_live
+from cardcage.runtime.live import Live, Surroundings, bury, close_live, lifecycle, open_live
 from cardcage.runtime.logbook import LogBook
 from cardcage.sandbox.report import EnforcementReport
 from cardcage.supervise import LifecycleAction as Action
@@ -35,6 +36,12 @@ HANG_UP_S: Final = 1.0
 _LIMITS: Final = frozenset(
     (ExitReason.OUT_OF_MEMORY, ExitReason.CPU_LIMIT, ExitReason.PROCESS_LIMIT, ExitReason.DISK_LIMIT)
 )
+_EGRESS_ACTS: Final = {
+    Verdict.CONNECTED: Act.EGRESS_CONNECTED,
+    Verdict.REFUSED: Act.EGRESS_REFUSED,
+    Verdict.FAILED: Act.EGRESS_CLOSED,
+    Verdict.CLOSED: Act.EGRESS_CLOSED,
+}
 
 
 class InstanceHost(Protocol):
@@ -54,6 +61,10 @@ class InstanceHost(Protocol):
 
     def lifecycle_event(self, instance: Instance, name: str, data: Mapping[str, Any]) -> None:
         """Something happened to the instance: `plugin.started`, `plugin.crashed`, ..."""
+        ...
+
+    def egress_event(self, instance: Instance, event: EgressEvent) -> None:
+        """A connection of the plugin was made, refused, or has ended."""
         ...
 
 
@@ -92,6 +103,7 @@ class Instance:
         blueprint: Blueprint,
         *,
         runner: Runner,
+        gateway: Gateway,
         host: InstanceHost,
         clock: Clock,
         jitter: Callable[[], float],
@@ -106,6 +118,7 @@ class Instance:
         self.restarts = 0
         self.error: CardcageError | None = None
         self._runner = runner
+        self._around = Surroundings(runner=runner, gateway=gateway, tell_egress=self._on_egress)
         self._host = host
         self._clock = clock
         self._jitter = jitter
@@ -139,6 +152,12 @@ class Instance:
     def report(self) -> EnforcementReport | None:
         """Which walls stand around the running process; None while none runs."""
         return self._live.process.report if self._live else None
+
+    @property
+    def egress(self) -> Sequence[EgressCount]:
+        """Connections and bytes of the running process, for each granted endpoint."""
+        relay = self._live.relay if self._live else None
+        return relay.counts() if relay else ()
 
     @property
     def recovering(self) -> bool:
@@ -297,6 +316,22 @@ class Instance:
     def on_metric(self, name: str, kind: str, value: float, tags: Any) -> None:
         self._host.metric_from(self, name, kind, value, tags or {})
 
+    def _on_egress(self, event: EgressEvent) -> None:
+        if event.verdict in (Verdict.REFUSED, Verdict.FAILED):
+            self.logbook.note("warning", event.sentence())
+        self.trail.note(
+            _EGRESS_ACTS[event.verdict],
+            event.sentence(),
+            allowed=event.verdict is not Verdict.REFUSED,
+            actor=Actor.PLUGIN,
+            endpoint=event.endpoint,
+            address=event.address,
+            bytes_out=event.bytes_up,
+            bytes_in=event.bytes_down,
+            count=event.suppressed,
+        )
+        self._host.egress_event(self, event)
+
     # inside -------------------------------------------------------------------------------------------------------
 
     def _enter(self, action: Action) -> None:
@@ -319,7 +354,7 @@ class Instance:
     async def _open(self) -> None:
         began_s = self._clock.monotonic_s()
         try:
-            live = await open_live(self.blueprint, self._runner, self, self.logbook, began_s)
+            live = await open_live(self.blueprint, self._around, self, self.logbook, began_s)
         except BaseException as error:
             self._not_opened(error)
             raise

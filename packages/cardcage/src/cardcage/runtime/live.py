@@ -14,6 +14,7 @@ from typing import Any
 
 from cardcage.channel import Channel, ChannelHandler, Peer
 from cardcage.contracts import check_provider
+from cardcage.egress import Gateway, Relay, Tell
 from cardcage.foundation.errors import Fault, InvalidDocument, PluginFault
 from cardcage.launch.runner import Exit, Process, Runner
 from cardcage.manifest import check_metadata, validate_config
@@ -38,19 +39,32 @@ class Live:
     killed_for: str | None = None
     interrupted: str | None = None
     """The method that was being called when the connection was lost; of several, the first that was told."""
+    relay: Relay | None = None
     readers: list[tuple[asyncio.ReadTransport, LineReader]] = field(
         default_factory=list[tuple[asyncio.ReadTransport, LineReader]]
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What an instance's processes are started with: who starts them, who relays for them, who is told of it."""
+
+    runner: Runner
+    gateway: Gateway
+    tell_egress: Tell
+
+
 async def open_live(
-    blueprint: Blueprint, runner: Runner, handler: ChannelHandler, logbook: LogBook, now_s: float
+    blueprint: Blueprint, around: Surroundings, handler: ChannelHandler, logbook: LogBook, now_s: float
 ) -> Live:
     """Start the process, greet it, load the plugin, check what it says of itself, and initialise it."""
+    runner = around.runner
     process = await runner.start(blueprint.spec)
     readers: list[tuple[asyncio.ReadTransport, LineReader]] = []
     channel: Channel | None = None
+    relay: Relay | None = None
     try:
+        relay = _open_relay(blueprint, process, around)
         await _read_streams(process, logbook, readers)
         peer = Peer(plugin=blueprint.plugin, version=blueprint.version, instance=str(blueprint.instance))
         channel = await Channel.open(
@@ -59,12 +73,22 @@ async def open_live(
         description = await _load(blueprint, channel)
         check_description(blueprint, description)
         await lifecycle(blueprint, channel, "initialize", blueprint.policy.start_timeout_s)
-        return Live(process=process, channel=channel, description=description, opened_at_s=now_s, readers=readers)
+        return Live(
+            process=process,
+            channel=channel,
+            description=description,
+            opened_at_s=now_s,
+            relay=relay,
+            readers=readers,
+        )
     except BaseException as error:
         hung_up = isinstance(error, PluginFault) and error.code == "connection_lost"
         exit_ = await _see_end(runner, process, patience_s=_LAST_WORDS_S if hung_up else 0)
         if channel is not None:
             await channel.close("start failed")
+        process.close_listeners()
+        if relay is not None:
+            await relay.aclose()
         await _drain(readers)
         for descriptor in (process.stdout, process.stderr):
             if descriptor is not None:
@@ -86,6 +110,7 @@ async def close_live(runner: Runner, live: Live, *, timeout_s: float) -> Exit:
     try:
         return await _see_end(runner, live.process, patience_s=timeout_s)
     finally:
+        await _close_relay(live)
         await _drain(live.readers)
 
 
@@ -94,9 +119,23 @@ async def bury(runner: Runner, live: Live) -> Exit:
     reason = live.channel.closed.result() if live.channel.closed.done() else None
     hung_up = reason is not None and reason.code in ("connection_lost", "goodbye")
     exit_ = await _see_end(runner, live.process, patience_s=_LAST_WORDS_S if hung_up else 0)
+    await _close_relay(live)
     await live.channel.close("process ended")
     await _drain(live.readers)
     return exit_
+
+
+def _open_relay(blueprint: Blueprint, process: Process, around: Surroundings) -> Relay | None:
+    """Take over the listeners; what a plugin connects to while it is being imported is served already."""
+    if blueprint.egress is None or not process.listeners:
+        return None
+    listeners, process.listeners = process.listeners, []
+    return around.gateway.open(blueprint.egress, listeners, around.tell_egress)
+
+
+async def _close_relay(live: Live) -> None:
+    if live.relay is not None:
+        await live.relay.aclose()
 
 
 async def lifecycle(blueprint: Blueprint, channel: Channel, step: str, timeout_s: float) -> None:

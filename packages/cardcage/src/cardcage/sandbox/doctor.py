@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final, NoReturn, cast
 
+from cardcage.permissions import Permission, PermissionKind
 from cardcage.sandbox import landlock, seccomp, syscalls
 from cardcage.sandbox.control_groups import KEPT_MAX, ControlGroup
 from cardcage.sandbox.enter import CLONE_FLAGS, LayerRow, SetupError, Surroundings, Walls, die_with_parent
@@ -34,6 +35,10 @@ _PROBE_TIMEOUT_S: Final = 10.0
 _PROBE_UID: Final = 65_533
 """Any unprivileged number will do: the child owns nothing and ends at once."""
 
+_PROBED_PORT: Final = 80
+_PROBED_ENDPOINTS: Final = (f"127.0.0.1:{_PROBED_PORT}", "name.test:443", "[2001:db8::1]:443")
+"""One of each kind: an address of the loopback interface and a low port, a name, and an address of IPv6."""
+
 _HINTS: Final = {
     LayerName.USER_NAMESPACE: "allow unprivileged user namespaces: sysctl user.max_user_namespaces=10000, "
     "kernel.unprivileged_userns_clone=1 or kernel.apparmor_restrict_unprivileged_userns=0, as your system has them; "
@@ -43,6 +48,7 @@ _HINTS: Final = {
     LayerName.LANDLOCK_SCOPES: "Linux 6.12 or newer",
     LayerName.TIME_NAMESPACE: "Linux 5.6 or newer",
     LayerName.PRIVATE_PROC: "in a container, run it with its /proc unmasked",
+    LayerName.EGRESS: "grants of IPv6 addresses need IPv6: sysctl net.ipv6.conf.all.disable_ipv6=0",
     LayerName.CGROUP_LIMITS: "delegate a control group: systemd-run --user --scope -p Delegate=yes ...",
 }
 
@@ -66,7 +72,7 @@ def examine() -> MachineReport:
         facts[NO_NAMESPACES] = why_no_namespaces()
     rows = _try_fallback(facts) if mode is Mode.FALLBACK else _try_walls(mode)
     layers = {name: _layer(name, status, detail) for name, status, detail in rows}
-    for layer in (_cgroup_layer(facts), _egress_layer(), _encryption_layer()):
+    for layer in (_cgroup_layer(facts), _encryption_layer()):
         layers[str(layer.name)] = layer
     if mode is not Mode.FALLBACK:
         layers[LayerName.SUPERVISED_CALLS] = _NO_SUPERVISION
@@ -110,10 +116,6 @@ def _encryption_layer() -> Layer:
     """Asked for in a container; on this machine's own sockets only where an operator wants it."""
     detail = "a plugin's socket is open to its own process and the host's alone"
     return Layer(name=LayerName.ENCRYPTION, status=LayerStatus.OFF, detail=detail)
-
-
-def _egress_layer() -> Layer:
-    return Layer(name=LayerName.EGRESS, status=LayerStatus.OFF, detail="no address is reachable, granted or not")
 
 
 def _cgroup_layer(facts: dict[str, Any]) -> Layer:
@@ -201,6 +203,7 @@ def _probe_request(folder: Path, *, uid: int | None) -> PlanRequest:
         uid=uid,
         floor=(),
         allow_fallback=True,
+        permissions=tuple(Permission(PermissionKind.NETWORK, endpoint) for endpoint in _PROBED_ENDPOINTS),
     )
 
 
@@ -215,7 +218,27 @@ def _walled(mode: Mode, folder: Path, host_pids: int) -> list[LayerRow]:
     ]
     walls = Walls(make_plan(request, machine), surroundings, layers=layers)
     walls.put_up()
-    return [_confirm(row) for row in walls.layers]
+    return [_confirm_egress(row) if row[0] == "egress" else _confirm(row) for row in walls.layers]
+
+
+def _confirm_egress(row: LayerRow) -> LayerRow:
+    """Whether a granted endpoint takes a connection, and one that was not granted takes none."""
+    name, status, detail = row
+    if status == "unavailable":
+        return row
+    if not _works(lambda: _connect("127.0.0.1", _PROBED_PORT)):
+        return name, "unavailable", f"{detail}; a connection to a granted endpoint is not taken"
+    if _works(lambda: _connect("127.0.0.1", _PROBED_PORT + 1)):
+        return name, "unavailable", f"{detail}; a connection to an endpoint that was not granted is taken"
+    return name, status, f"{detail}; granted endpoints can be reached, and no others"
+
+
+def _connect(host: str, port: int) -> None:
+    import socket
+
+    # An address as it is: to look one up, Python would import from a tree that this child has left.
+    with socket.socket() as sock:
+        sock.connect((host, port))
 
 
 def _close_range_works() -> tuple[str, str]:
@@ -281,7 +304,7 @@ def _explain(mode: Mode, failure: str) -> list[LayerRow]:
     abi = landlock.abi()
     rows.append(("landlock_files", "best-effort" if abi else "unavailable", f"ABI {abi}" if abi else "off"))
     done = {name for name, _, _ in rows}
-    others = [name for name in LayerName if name not in done | _NOT_TRIED]
+    others = [name for name in LayerName if name not in done | (_NOT_TRIED - {LayerName.EGRESS})]
     rows += [(name, "unavailable", f"the walls as a whole could not be put up: {failure}") for name in others]
     return rows
 

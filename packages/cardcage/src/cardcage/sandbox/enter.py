@@ -19,6 +19,7 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from cardcage.sandbox import capabilities, landlock, seccomp
+from cardcage.sandbox.listen import open_listeners
 from cardcage.sandbox.mounts import TreeBuilder, detach_from_host
 from cardcage.sandbox.syscalls import call, prctl
 
@@ -91,6 +92,8 @@ class Walls:
         self._plan = plan
         self._around = surroundings
         self.layers = layers
+        self.listeners: list[tuple[int, socket.socket]] = []
+        """Open inside, with their places in the plan: for the host, and to be closed before any code of the plugin."""
 
     def steps(self) -> tuple[tuple[str, Callable[[], None]], ...]:
         """What is done, in order."""
@@ -98,6 +101,8 @@ class Walls:
             ("namespaces", self._enter_namespaces),
             ("file tree", self._build_tree),
             ("loopback", self._raise_loopback),
+            # Here, because low ports and addresses of the interface take rights that go with the next steps.
+            ("egress", self._open_listeners),
             ("host name", self._set_hostname),
             ("time namespace", self._enter_time_namespace),
             ("identity", self._change_identity),
@@ -151,6 +156,15 @@ class Walls:
     def _raise_loopback(self) -> None:
         if "network" not in self._around.entered:
             raise_loopback()
+
+    def _open_listeners(self) -> None:
+        wanted = self._plan.network.all_listeners
+        if not wanted:
+            self._say("egress", "off", "no address is granted, and none can be reached")
+            return
+        self.listeners, failed = open_listeners(wanted)
+        detail = "; ".join((f"{len(self.listeners)} of {len(wanted)} listeners", *(why for _, why in failed)))
+        self._say("egress", "best-effort" if failed else "enforced", detail)
 
     def _set_hostname(self) -> None:
         name = self._plan.hostname.encode()

@@ -81,8 +81,9 @@ def restrict(rules: LandlockRules, version: int) -> None:
     try:
         for path, rights in _rights_of_paths(rules).items():
             _allow_path(ruleset, path, rights & handled)
-        for port in rules.connect_ports if network else ():
-            call("landlock_add_rule", ruleset, _RULE_NET_PORT, struct.pack("QQ", _CONNECT_TCP, port), 0)
+        for right, ports in ((_CONNECT_TCP, rules.connect_ports), (_BIND_TCP, rules.bind_ports)):
+            for port in ports if network else ():
+                call("landlock_add_rule", ruleset, _RULE_NET_PORT, struct.pack("QQ", right, port), 0)
         call("landlock_restrict_self", ruleset, 0)
     finally:
         os.close(ruleset)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
+from cardcage.sandbox.network import NetworkPlan, plan_network
 from cardcage.sandbox.profile import ProfileName
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ TEMP_DIR: Final = "/tmp"  # noqa: S108 -- the plugin's own sized tmpfs, not the 
 SHM_DIR: Final = "/dev/shm"  # noqa: S108 -- likewise
 LIBRARY_DIR: Final = "/cardcage/lib"
 PYTHON_DIR: Final = "/cardcage/python"
+TRUST_FILE: Final = "/cardcage/trust.pem"
 
 INSIDE_UID: Final = 1000
 """Who the plugin believes it is: an ordinary user, so that software that refuses to run as root runs."""
@@ -131,12 +133,13 @@ class Inside(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LandlockRules(msgspec.Struct, frozen=True, kw_only=True):
-    """What Landlock leaves: folders and files to read, to write, to execute, and ports to connect to."""
+    """What Landlock leaves: folders and files to read, to write, to execute, and ports to connect to or bind."""
 
     read: tuple[str, ...] = ()
     write: tuple[str, ...] = ()
     execute: tuple[str, ...] = ()
     connect_ports: tuple[int, ...] = ()
+    bind_ports: tuple[int, ...] = ()
 
 
 class SystemCalls(msgspec.Struct, frozen=True, kw_only=True):
@@ -163,12 +166,6 @@ class ResourceLimits(msgspec.Struct, frozen=True, kw_only=True):
     inodes: int | None = None
     """Files and folders in the data folder, and as many again in `/tmp`."""
     temp_bytes: int | None = None
-
-
-class NetworkPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """The reachable endpoints, as `host:port`. The network namespace holds nothing but its own loopback."""
-
-    endpoints: tuple[str, ...] = ()
 
 
 class SandboxPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -243,6 +240,10 @@ class PlanRequest(msgspec.Struct, frozen=True, kw_only=True):
     floor: tuple[str, ...] | None = None
     allow_fallback: bool = False
     """Whether to go on with the weaker wall where this machine forbids namespaces."""
+    injected: tuple[str, ...] = ()
+    """The granted endpoints to which the host adds a credential."""
+    trust_file: Path | None = None
+    """Certificates of the system and of the manager's own authority together, where a credential is added."""
 
 
 def make_plan(request: PlanRequest, machine: MachineReport) -> SandboxPlan:
@@ -266,6 +267,7 @@ def _plan(request: PlanRequest, machine: MachineReport) -> SandboxPlan:
     programs = _granted_programs(request.permissions)
     _check_grants(request, (*reads, *writes, *programs))
     as_root = str(machine.mode) == "root"
+    network = plan_network(_granted_values(request.permissions, "network"), injected=request.injected)
     return SandboxPlan(
         plugin=request.plugin,
         plugin_version=request.version,
@@ -275,19 +277,19 @@ def _plan(request: PlanRequest, machine: MachineReport) -> SandboxPlan:
         identity=Identity(outside_uid=request.uid if as_root else None, outside_gid=request.uid if as_root else None),
         namespaces=NAMESPACES,
         mounts=(
-            *_system_mounts(request.python),
+            *_system_mounts(request.python, network),
             *_own_mounts(request),
             *_grant_mounts(reads, writes, programs),
         ),
-        environment=_environment(),
+        environment=_environment() | network.environment() | _trust_environment(request),
         working_dir=DATA_DIR,
         python_path=python_path(request.python),
         packages=tuple(str(folder) for _, folder in request.library_dirs),
         rlimits=_rlimits(request.limits),
-        landlock=_landlock_rules(request.python, reads, writes, programs),
+        landlock=_landlock_rules(request.python, reads, writes, programs, network.ports),
         system_calls=SystemCalls(execute=bool(programs)),
         limits=request.limits,
-        network=NetworkPlan(endpoints=_granted_values(request.permissions, "network")),
+        network=network,
         floor=_floor(request.floor, as_root=as_root),
     )
 
@@ -363,7 +365,7 @@ def _is_beneath(path: str, folder: str) -> bool:
     return path == folder or path.startswith(f"{folder}/")
 
 
-def _system_mounts(python: PythonLayout) -> tuple[Mount, ...]:
+def _system_mounts(python: PythonLayout, network: NetworkPlan) -> tuple[Mount, ...]:
     """The C library, Python, /dev, /proc and a handful of files of /etc: the same for every plugin."""
     stdlib = inside_stdlib(python)
     return (
@@ -375,7 +377,7 @@ def _system_mounts(python: PythonLayout) -> tuple[Mount, ...]:
         Mount(kind="symlink", source="/proc/self/fd", target="/dev/fd"),
         Mount(kind="tmpfs", target=SHM_DIR, writable=True, size_bytes=SHM_BYTES, inodes=TEMP_INODES),
         Mount(kind="proc", target="/proc"),
-        *(Mount(kind="file", target=path, content=content) for path, content in ETC_FILES.items()),
+        *(Mount(kind="file", target=path, content=content) for path, content in _etc_files(network).items()),
     )
 
 
@@ -391,6 +393,22 @@ ETC_FILES: Final = {
 }
 
 
+def _etc_files(network: NetworkPlan) -> dict[str, str]:
+    return ETC_FILES | {"/etc/hosts": ETC_FILES["/etc/hosts"] + network.hosts_text()}
+
+
+def _trust_environment(request: PlanRequest) -> dict[str, str]:
+    """Where TLS libraries of all kinds look for the certificates that they trust."""
+    names = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
+    return dict.fromkeys(names, TRUST_FILE) if request.trust_file is not None else {}
+
+
+def _trust_mounts(request: PlanRequest) -> tuple[Mount, ...]:
+    if request.trust_file is None:
+        return ()
+    return (Mount(kind="bind", source=str(request.trust_file), target=TRUST_FILE),)
+
+
 def _own_mounts(request: PlanRequest) -> tuple[Mount, ...]:
     limits = request.limits
     # What lies there is memory: more room than that would promise what the memory limit takes back by a kill.
@@ -403,6 +421,7 @@ def _own_mounts(request: PlanRequest) -> tuple[Mount, ...]:
         Mount(kind="bind", source=str(request.package_dir), target=PACKAGE_DIR, executable=True, granted=True),
         Mount(kind="bind", source=str(request.data_dir), target=DATA_DIR, writable=True),
         Mount(kind="tmpfs", target=TEMP_DIR, writable=True, size_bytes=temp_bytes, inodes=limits.inodes or TEMP_INODES),
+        *_trust_mounts(request),
     )
 
 
@@ -461,7 +480,11 @@ def _rlimits(limits: ResourceLimits) -> dict[str, int]:
 
 
 def _landlock_rules(
-    python: PythonLayout, reads: tuple[str, ...], writes: tuple[str, ...], programs: tuple[str, ...]
+    python: PythonLayout,
+    reads: tuple[str, ...],
+    writes: tuple[str, ...],
+    programs: tuple[str, ...],
+    ports: tuple[int, ...],
 ) -> LandlockRules:
     own = (DATA_DIR, TEMP_DIR, SHM_DIR)
     loaders = python.system_dirs if programs else ()  # a program's own loader is executed too
@@ -469,4 +492,7 @@ def _landlock_rules(
         read=(*python.system_dirs, "/cardcage", "/etc", "/proc", "/dev", *own, PACKAGE_DIR, *reads, *programs),
         write=(*own, *(f"/dev/{name}" for name in DEVICES), *writes),
         execute=(*loaders, *programs),
+        connect_ports=ports,
+        # Clients find out in this way whether there is IPv6. Any port but one of the kernel's choice stays shut.
+        bind_ports=(0,) if ports else (),
     )

@@ -1,0 +1,94 @@
+"""The way out of one instance: dials what its rules allow, and keeps its books while bytes go through."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from cardcage.egress.bandwidth import Bandwidth
+from cardcage.egress.dial import DialFailed, DialRefused, dial
+from cardcage.egress.events import EgressCount
+from cardcage.egress.ledger import Ledger
+from cardcage.egress.resolver import Resolver
+from cardcage.egress.rules import EgressRules, Target
+from cardcage.egress.splice import IdleTimeout, splice
+
+
+@dataclass(slots=True)
+class Way:
+    """One connection that stands: its socket outside, and the bytes that went each way."""
+
+    sock: socket.socket
+    address: str
+    count: EgressCount
+    up: int = 0
+    down: int = 0
+    credential: bool = False
+
+    def went_up(self, count: int) -> None:
+        """Bytes of the plugin were sent."""
+        self.up += count
+        self.count.bytes_up += count
+
+    def came_down(self, count: int) -> None:
+        """Bytes for the plugin were received."""
+        self.down += count
+        self.count.bytes_down += count
+
+
+class Outlet:
+    """Dials and splices for one instance."""
+
+    def __init__(self, rules: EgressRules, resolver: Resolver, ledger: Ledger, buffer: memoryview) -> None:
+        now_s = asyncio.get_running_loop().time
+        self.rules = rules
+        self.ledger = ledger
+        self.up = Bandwidth(rules.bytes_per_s, now_s) if rules.bytes_per_s else None
+        self.down = Bandwidth(rules.bytes_per_s, now_s) if rules.bytes_per_s else None
+        self._resolver = resolver
+        self._buffer = buffer
+        # So that one plugin with a slow name server cannot take all the threads that look names up.
+        self._looking_up = asyncio.Semaphore(2)
+
+    @asynccontextmanager
+    async def way(self, target: Target) -> AsyncGenerator[Way]:
+        """A connection to `target`, noted from its beginning to its end and closed with the block.
+
+        Raises `DialRefused` or `DialFailed`, which have been noted; an `OSError` or `IdleTimeout` out of the block is
+        noted and goes on.
+        """
+        try:
+            async with self._looking_up:
+                dialled = await dial(self.rules, self._resolver, target)
+        except DialRefused as error:
+            self.ledger.refused(target.grant, target.endpoint, str(error))
+            raise
+        except DialFailed as error:
+            self.ledger.failed(target.grant, target.endpoint, str(error))
+            raise
+        way = Way(dialled.sock, dialled.address, self.ledger.of(target.grant))
+        self.ledger.connected(target.grant, target.endpoint, way.address)
+        try:
+            yield way
+        except (OSError, IdleTimeout) as error:
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            self.ledger.failed(target.grant, target.endpoint, f"broken off: {reason}")
+            raise
+        finally:
+            way.sock.close()
+            self.ledger.closed(target.grant, target.endpoint, way.address, way.up, way.down, credential=way.credential)
+
+    async def tunnel(self, inside: socket.socket, target: Target) -> None:
+        """Connect, and pass on every byte as it is until both sides have said all. Raises what `way` raises."""
+        async with self.way(target) as way:
+            await splice(
+                inside,
+                way.sock,
+                up=(way.went_up, self.up),
+                down=(way.came_down, self.down),
+                idle_timeout_s=self.rules.idle_timeout_s,
+                buffer=self._buffer,
+            )
