@@ -15,6 +15,8 @@ import pytest
 
 from cardcage.foundation.errors import Misuse, PluginFault
 from cardcage.foundation.names import InstanceId
+from cardcage.launch.container import ContainerRunner
+from cardcage.launch.oci_runtimes import installed_runtimes
 from cardcage.launch.runner import Exit, ExitReason, LaunchSpec, Process
 from cardcage.launch.unconfined import UnconfinedRunner
 from cardcage.launch.zygote import ZygoteRunner
@@ -27,7 +29,7 @@ from cardcage.sandbox.report import LayerStatus, MachineReport, Mode
 CHILD = ("runner_child", Path(__file__).parent / "runner_child.py")
 TIMEOUT_S = 30.0
 
-AnyRunner = ZygoteRunner | UnconfinedRunner
+AnyRunner = ZygoteRunner | UnconfinedRunner | ContainerRunner
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +37,7 @@ def machine() -> MachineReport:
     return examine()
 
 
-@pytest.fixture(params=["process", "unconfined"])
+@pytest.fixture(params=["process", "unconfined", "container"])
 async def runner(request: pytest.FixtureRequest, machine: MachineReport) -> AsyncIterator[AnyRunner]:
     if request.param == "unconfined":
         async with UnconfinedRunner(main="runner_child:main") as unconfined:
@@ -43,6 +45,12 @@ async def runner(request: pytest.FixtureRequest, machine: MachineReport) -> Asyn
         return
     if machine.below(STRICT_FLOOR):
         pytest.skip(f"walls cannot be put up here: {[layer.name for layer in machine.below(STRICT_FLOOR)]}")
+    if request.param == "container":
+        if not installed_runtimes():
+            pytest.skip("no OCI runtime is installed: crun")
+        async with ContainerRunner(main="runner_child:main") as contained:
+            yield contained
+        return
     async with ZygoteRunner(main="runner_child:main", libraries=(*core_libraries(), CHILD)) as walled:
         yield walled
 

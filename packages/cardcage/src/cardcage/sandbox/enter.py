@@ -42,6 +42,15 @@ CLONE_FLAGS: Final = {
 _PROC_NAMES: Final = {"mount": "mnt", "network": "net", "time": "time_for_children"}
 """How /proc/self/ns calls a namespace where its name differs from ours."""
 
+
+def namespace_number(name: str) -> int:
+    """The number of the calling process's namespace of that kind, or 0 where the kernel has no such kind."""
+    try:
+        return os.stat(f"/proc/self/ns/{_PROC_NAMES.get(name, name)}").st_ino
+    except OSError:
+        return 0
+
+
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
 _PR_GET_SECCOMP: Final = 21

@@ -218,6 +218,8 @@ class PythonLayout(msgspec.Struct, frozen=True, kw_only=True):
     """Folders of the host shown at the same place: the C library, time zones, certificates."""
     system_links: Mapping[str, str] = msgspec.field(default_factory=dict[str, str])
     """Symbolic links of the host's root, such as `/lib` to `usr/lib`."""
+    libraries: tuple[str, ...] = ()
+    """The interpreter's own shared library, where it has one and it stands in none of `system_dirs`."""
 
 
 class PlanRequest(msgspec.Struct, frozen=True, kw_only=True):

@@ -48,7 +48,20 @@ def find_python_layout() -> PythonLayout:
         hidden=tuple(name for name in ("site-packages", "dist-packages") if (stdlib / name).is_dir()),
         system_dirs=tuple(path for path in _SYSTEM_DIRS if Path(path).exists() and not _is_root_link(path)),
         system_links=_root_links(),
+        libraries=_own_libraries(),
     )
+
+
+def _own_libraries() -> tuple[str, ...]:
+    """The shared library that the interpreter is made of, where it does not stand among the system's."""
+    name, folder = sysconfig.get_config_var("INSTSONAME"), sysconfig.get_config_var("LIBDIR")
+    if not sysconfig.get_config_var("Py_ENABLE_SHARED") or not isinstance(name, str):
+        return ()
+    for place in (Path(str(folder)), Path(sys.base_prefix, "lib")):
+        if (place / name).is_file():
+            among = any(place == Path(one) or Path(one) in place.parents for one in _SYSTEM_DIRS)
+            return () if among else (str((place / name).resolve()),)
+    return ()
 
 
 def _base_executable() -> str:
