@@ -62,8 +62,9 @@ def oci_config(
 ) -> dict[str, Any]:
     """The `config.json` of a bundle that runs `command` behind the walls of `plan`.
 
-    `own_mounts` are the launcher's own, and `environment` what its first process needs; `id_maps` says by target which binds are shown id-mapped; `host_ids` is the
-    user and group that the plugin's are outside; `without` names optional mounts that the host does not have.
+    `own_mounts` are the launcher's own, and `environment` what its first process needs; `id_maps` says by target which
+    binds are shown id-mapped; `host_ids` is the user and group that the plugin's are outside; `without` names optional
+    mounts that the host does not have.
     """
     left_out = set(without)
     mounts = [one for one in (*plan.mounts, *own_mounts) if one.target not in left_out]
