@@ -308,7 +308,7 @@ def test_grants_of_a_policy_are_those_of_the_rules_that_apply(asking: Asking) ->
 def test_every_rule_that_applied_is_told_with_what_came_of_it(asking: Asking) -> None:
     found = asking("rules: [{name: cap, then: {caps: {memory: 64MiB}, warn: take care}}]")
     told = {each.rule: each.effects for each in found.applied}
-    assert told["cap"] == ("at most memory 67108864", "warns: take care")
+    assert told["cap"] == ("at most memory 64MiB", "warns: take care")
     assert set(told) == {"standard/walls", "standard/unconfined-by-name", "cap"}
     assert found.warnings == ("take care",)
     assert found.to_json()["applied"][-1]["position"] == "policy.yaml, line 1"

@@ -8,7 +8,7 @@ from typing import Any, Final
 import typer
 from typer.core import TyperGroup
 
-from cardcage.cli import auditing, machine, plugins, registering, running, scaffolding
+from cardcage.cli import auditing, machine, plugins, policy, registering, running, scaffolding
 from cardcage.cli.exits import MEANINGS
 from cardcage.foundation.errors import Misuse
 
@@ -119,10 +119,17 @@ plugins_app.command(name="register")(registering.register)
 plugins_app.command(name="list")(plugins.list_)
 
 app.add_typer(plugin_app)
+policy_app = typer.Typer(
+    name="policy", help="What an operator lays down for all plugins.", no_args_is_help=True, rich_markup_mode=None
+)
+for command in (policy.check, policy.explain, policy.show):
+    policy_app.command(name=command.__name__)(command)
+
 app.add_typer(plugins_app)
 for command in (auditing.tail, auditing.verify, auditing.export, auditing.key):
     audit_app.command(name=command.__name__)(command)
 app.add_typer(audit_app)
+app.add_typer(policy_app)
 app.command()(machine.doctor)
 app.command()(machine.plan)
 app.command()(machine.version)

@@ -69,12 +69,14 @@ async def open_host(
     grants: list[str] | None = None,
     timeout_s: float | None = None,
     isolation: str = "process",
+    policy: str | None = None,
     watch: Watch | None = None,
 ) -> AsyncGenerator[Host]:
     """Open the state folder and a manager. Nothing is started.
 
     With a `target`, its instance is used with this `config` and these `grants` where they are given, and with those
-    that are remembered otherwise; nothing of it is remembered. `watch` sees each log line with its plugin's name.
+    that are remembered otherwise; nothing of it is remembered. `isolation` is that of the target's plugin alone.
+    `watch` sees each log line with its plugin's name.
     """
     from cardcage.cli.trial import TrialStore
     from cardcage.manager import PluginManager
@@ -90,7 +92,12 @@ async def open_host(
         files = LogFiles(home.root)
         instances = {target.plugin: target.instance} if target else {}
         manager = PluginManager(
-            state_dir=home.root, store=trial or store, isolation=isolation, auto_start=False, policy=_policy(timeout_s)
+            _named(target, isolation),
+            state_dir=home.root,
+            store=trial or store,
+            auto_start=False,
+            policy=policy,
+            deadlines=_deadlines(timeout_s),
         )
         with _recorded(LogRecorder(files, instances, watch)), _warned_loudly():
             async with manager:
@@ -99,6 +106,13 @@ async def open_host(
         if trial is not None:
             trial.forget_blank()
         store.close()
+
+
+def _named(target: Target | None, isolation: str) -> dict[str, Any] | None:
+    """The operator's word for one plugin, by its name: what it depends on keeps its walls."""
+    if target is None or isolation == "process":
+        return None
+    return {"plugins": {target.plugin: {"enabled": True, "isolation": isolation}}}
 
 
 def trial_record(
@@ -131,7 +145,7 @@ def installed(store: Store, target: Target) -> InstalledPlugin:
     return plugin
 
 
-def _policy(timeout_s: float | None) -> RuntimePolicy:
+def _deadlines(timeout_s: float | None) -> RuntimePolicy:
     from cardcage.runtime import RuntimePolicy
 
     if timeout_s is None:

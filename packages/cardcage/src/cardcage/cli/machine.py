@@ -9,7 +9,7 @@ import typer
 
 from cardcage.cli.exits import ExitCode
 from cardcage.cli.loop import run
-from cardcage.cli.options import Config, Grant, Isolation, Json, PluginName, StateDir, read_config
+from cardcage.cli.options import Config, Grant, Isolation, Json, PluginName, Policy, StateDir, read_config
 from cardcage.cli.text import console, facts, print_json, safe, table
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ def plan(
     config: Config = None,
     grant: Grant = None,
     isolation: Isolation = "process",
+    policy: Policy = None,
     state_dir: StateDir = None,
     as_json: Json = False,
 ) -> None:
@@ -77,7 +78,12 @@ def plan(
     from cardcage.cli.host import Target
 
     target = Target.parse(name)
-    settings: dict[str, Any] = {"config": read_config(config), "grants": grant, "isolation": isolation}
+    settings: dict[str, Any] = {
+        "config": read_config(config),
+        "grants": grant,
+        "isolation": isolation,
+        "policy": policy,
+    }
     walls = run(_plan(target, state_dir, settings))
     if as_json:
         print_json(walls.to_json())

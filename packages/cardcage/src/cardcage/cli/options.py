@@ -62,6 +62,15 @@ Isolation: TypeAlias = Annotated[
         help="`unconfined` takes the walls away: only for plugins that you trust like this program.",
     ),
 ]
+Policy: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--policy",
+        metavar="LEVEL|FILE",
+        show_default=False,
+        help="The policy to start under: strict, standard, permissive, or a policy file.",
+    ),
+]
 PluginName: TypeAlias = Annotated[
     str, typer.Argument(metavar="NAME", help="A registered plugin, or NAME/LABEL for one of its instances.")
 ]

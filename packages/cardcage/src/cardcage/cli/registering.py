@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cardcage.cli.loop import run
-from cardcage.cli.options import Config, Grant, Isolation, Json, PluginName, StateDir, Timeout, read_config
+from cardcage.cli.options import Config, Grant, Isolation, Json, PluginName, Policy, StateDir, Timeout, read_config
 from cardcage.cli.plugins import print_permissions
 from cardcage.cli.text import console, facts, print_json, safe
 from cardcage.foundation.errors import CardcageError
@@ -97,6 +97,7 @@ def load(
     grant: Grant = None,
     timeout: Timeout = None,
     isolation: Isolation = "process",
+    policy: Policy = None,
     state_dir: StateDir = None,
     as_json: Json = False,
 ) -> None:
@@ -110,6 +111,7 @@ def load(
         "grants": grant,
         "timeout_s": timeout,
         "isolation": isolation,
+        "policy": policy,
     }
     proof = run(_load(path, target, state_dir, settings))
     if as_json:

@@ -15,6 +15,7 @@ from cardcage.cli.options import (
     Isolation,
     Json,
     PluginName,
+    Policy,
     StateDir,
     Timeout,
     read_arguments,
@@ -53,6 +54,7 @@ def start(
     ] = False,
     timeout: Timeout = None,
     isolation: Isolation = "process",
+    policy: Policy = None,
     state_dir: StateDir = None,
     as_json: Json = False,
 ) -> None:
@@ -67,6 +69,7 @@ def start(
         "grants": grant,
         "timeout_s": timeout,
         "isolation": isolation,
+        "policy": policy,
     }
     run(_start(Target.parse(name), state_dir, settings, foreground=foreground, as_json=as_json))
 
@@ -205,6 +208,7 @@ def call(
     grant: Grant = None,
     timeout: Timeout = None,
     isolation: Isolation = "process",
+    policy: Policy = None,
     state_dir: StateDir = None,
     as_json: Json = False,
 ) -> None:
@@ -219,6 +223,7 @@ def call(
         "grants": grant,
         "timeout_s": timeout,
         "isolation": isolation,
+        "policy": policy,
     }
     result = run(_call(Target.parse(name), method, read_arguments(arguments or []), state_dir, settings))
     print_json({"result": result} if as_json else result)

@@ -63,6 +63,8 @@ class LaunchSpec:
     package_dir: Path
     data_dir: Path
     temp_dir: Path
+    encrypt: bool = False
+    """Whether the wire is to be encrypted even where no other process can see it."""
 
 
 OpenListener = tuple[Listener, socket.socket]

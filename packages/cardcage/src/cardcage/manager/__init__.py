@@ -1,7 +1,7 @@
 """The facade that embedders import."""
 
 from cardcage.broker import Event, HookOutcome, Outcome, PluginInfo
-from cardcage.manager.live_instances import UnconfinedWarning
+from cardcage.manager.live_instances import PolicyWarning, UnconfinedWarning
 from cardcage.manager.manager import PluginManager
 from cardcage.manager.views import PluginView, Problem
 
@@ -12,6 +12,7 @@ __all__ = [
     "PluginInfo",
     "PluginManager",
     "PluginView",
+    "PolicyWarning",
     "Problem",
     "UnconfinedWarning",
 ]

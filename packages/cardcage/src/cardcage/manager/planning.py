@@ -174,6 +174,7 @@ class Planner:
                 package_dir=plugin.package_dir,
                 data_dir=data_dir,
                 temp_dir=temp_dir,
+                encrypt=verdict.encrypt,
             ),
             points=tuple(self.points[ref] for ref in manifest.provides if ref in self.points),
             policy=self.policy,

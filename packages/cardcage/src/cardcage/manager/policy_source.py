@@ -53,7 +53,7 @@ class PolicySource:
         known = self._read
         if known is not None and known[0] == signature:
             return known[1]
-        policy = parse_policy(data, source=str(self.path), layers=[layer.value for layer in LayerName])
+        policy = _parse(data, self.path)
         self._read = signature, policy
         return policy
 
@@ -110,6 +110,15 @@ def _named(origin: Origin, word: Level | str | os.PathLike[str]) -> PolicySource
     except Misuse as error:
         error.hint = f"a file is named with its folder: ./{text}"
         raise
+
+
+def read_policy_file(path: Path) -> Policy:
+    """The policy in a file. Raises what `PolicySource.current` raises."""
+    return _parse(_read_safely(path)[0], path)
+
+
+def _parse(data: bytes, path: Path) -> Policy:
+    return parse_policy(data, source=str(path), layers=[layer.value for layer in LayerName])
 
 
 def _read_safely(path: Path) -> tuple[bytes, _Signature]:

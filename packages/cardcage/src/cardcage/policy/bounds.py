@@ -31,10 +31,15 @@ def given(limits: Limits) -> dict[str, float]:
     return {NAMES[name]: value for name, value in limit_values(limits).items() if value is not None}
 
 
-def lowered(asked: Limits, result: Limits) -> list[str]:
-    """The names of those that are less than what was asked for, or bounded where nothing was asked."""
-    before, after = limit_values(asked), limit_values(result)
-    return [NAMES[name] for name in before if before[name] != after[name]]
+def spelled(name: str, value: float) -> str:
+    """The value as a manifest would write it: `256MiB`, `0.5`, `10MiB/s`."""
+    if name not in ("memory", "disk", "network"):
+        return f"{value:g}" if isinstance(value, float) else str(value)
+    unit = next((unit for unit, size in _UNITS if value >= size and value % size == 0), "B")
+    return f"{int(value) // dict(_UNITS)[unit]}{unit}{'/s' if name == 'network' else ''}"
+
+
+_UNITS: Final = (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10), ("B", 1))
 
 
 def unbounded(limits: Limits, names: tuple[str, ...]) -> list[str]:

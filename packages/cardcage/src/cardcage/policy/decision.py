@@ -323,6 +323,4 @@ def _say_limits(words: _Words, then: Effects, subject: Subject, defaults: Limits
 
 
 def _amounts(limits: Mapping[str, float]) -> str:
-    return ", ".join(
-        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in limits.items()
-    )
+    return ", ".join(f"{name} {bounds.spelled(name, value)}" for name, value in limits.items())

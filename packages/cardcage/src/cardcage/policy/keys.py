@@ -40,7 +40,7 @@ TOP_KEYS: Final = (
 RULE_KEYS: Final = (
     PolicyKey(
         name="name",
-        takes="letters, digits, spaces and `._/-`; its place in the file if nothing is said",
+        takes="a text without quotation marks, at most 100 characters; its place in the file if nothing is said",
         example="no wildcards",
         help="How refusals name the rule. No two rules share one.",
     ),

@@ -39,7 +39,7 @@ PATTERN: Final = r"[^\[\]\x00-\x1f\x7f]{1,200}"
 """A text in which `*` stands for any characters and `?` for one."""
 LAYER: Final = r"[a-z][a-z0-9_]{0,63}"
 DIGEST: Final = r"[0-9a-f]{64}"
-RULE_NAME: Final = r"[A-Za-z0-9][A-Za-z0-9 ._/-]{0,99}"
+RULE_NAME: Final = r'[^"\x00-\x1f\x7f]{1,100}'
 _SIGNED: Final = re.compile(r"(>=|<=|==|>|<) ?(\S.*)")
 
 TOP_KEYS: Final = ("level", "default", "rules", "approvals")

@@ -72,5 +72,11 @@ def effects_document(effects: Effects) -> dict[str, Any]:
     return {key: value for key, value in document.items() if value not in (None, [], {})}
 
 
-def _limits(limits: Limits) -> dict[str, float]:
-    return bounds.given(limits)
+def _limits(limits: Limits) -> dict[str, float | str]:
+    return {name: _limit(name, value) for name, value in bounds.given(limits).items()}
+
+
+def _limit(name: str, value: float) -> float | str:
+    """Sizes as people write them, counts and shares as numbers."""
+    text = bounds.spelled(name, value)
+    return text if text[-1:].isalpha() else value
