@@ -442,3 +442,70 @@ def test_without_its_relay_a_plugin_reaches_nothing(start: Start, loop: Any, web
     assert plugin.attempt("with_urllib", f"http://127.0.0.1:{web.server_port}/") == {"value": "you asked for /"}
     loop.run(plugin.relay.aclose())
     assert "error" in plugin.attempt("with_urllib", f"http://127.0.0.1:{web.server_port}/")
+
+
+# the proxy ----------------------------------------------------------------------------------------------------------
+
+PROXY = ("127.100.0.1", 3128)
+
+
+@pytest.mark.parametrize("client", CLIENTS[:-1])
+def test_a_wildcard_is_reached_by_every_client_through_the_proxy(
+    start: Start, web: WebServer, secure: WebServer, trust: str, client: str
+) -> None:
+    names = {"www.plain.test": "127.0.0.1", "api.test": "127.0.0.1", "plain.test": "127.0.0.1"}
+    plugin = start(
+        f"*.plain.test:{web.server_port}", f"*.test:{secure.server_port}", f"127.0.0.1:{web.server_port}",
+        more=(CURL,), hosts=names,
+    )  # fmt: skip
+    plain, tls = f"www.plain.test:{web.server_port}", f"api.test:{secure.server_port}"
+    assert plugin.attempt(client, f"http://{plain}/a?b=c") == {"value": "you asked for /a?b=c"}
+    assert plugin.attempt(client, f"https://{tls}/tls", trust) == {"value": "you asked for /tls"}
+    assert plugin.attempt(client, f"http://127.0.0.1:{web.server_port}/") == {"value": "you asked for /"}
+    refused = plugin.attempt(client, f"http://plain.test:{web.server_port}/")
+    assert "you asked" not in refused.get("value", "")
+    endpoint = f"plain.test:{web.server_port}"
+    assert plugin.event(Verdict.REFUSED, endpoint).reason == f"network access to {endpoint} is not granted"
+    assert plugin.counts(f"*.plain.test:{web.server_port}").connections >= 1
+
+
+def test_the_proxy_says_what_is_not_granted_in_one_sentence(start: Start, web: WebServer) -> None:
+    names = Names(inside_any_test=[("10.0.0.1",)])
+    plugin = start("*.any.test:443", "10.0.0.0/8:443", grants=["*.any.test:443"], resolver=names)
+    answers = {
+        "CONNECT example.com:443 HTTP/1.1\r\nHost: x\r\n\r\n": "403 Forbidden",
+        f"GET http://127.0.0.1:{web.server_port}/ HTTP/1.1\r\nHost: x\r\n\r\n": "403 Forbidden",
+        "CONNECT inside.any.test:443 HTTP/1.1\r\nHost: x\r\n\r\n": "403 Forbidden",
+        "CONNECT 10.1.1.1:443 HTTP/1.1\r\nHost: x\r\n\r\n": "403 Forbidden",
+        "CONNECT gone.any.test:443 HTTP/1.1\r\nHost: x\r\n\r\n": "502 Bad Gateway",
+        "CONNECT *.any.test:443 HTTP/1.1\r\nHost: x\r\n\r\n": "403 Forbidden",
+        "GET / HTTP/1.1\r\nHost: inside.any.test\r\n\r\n": "400 Bad Request",
+        "hello\r\n\r\n": "400 Bad Request",
+        "GET http://u:p@inside.any.test:443/ HTTP/1.1\r\nHost: x\r\n\r\n": "400 Bad Request",
+    }
+    for request, status in answers.items():
+        answer = plugin.attempt("say", *PROXY, request)["value"]
+        head, _, sentence = answer.partition("\r\n\r\n")
+        assert head.startswith(f"HTTP/1.1 {status}"), (request, answer)
+        assert sentence.endswith("\n")
+        assert sentence.count("\n") == 1
+    assert "is not granted" in plugin.attempt("say", *PROXY, next(iter(answers)))["value"]
+    assert "a private address that no grant names" in plugin.event(Verdict.REFUSED, "inside.any.test:443").reason
+
+
+def test_a_head_without_an_end_is_closed(start: Start) -> None:
+    plugin = start("*.any.test:443")
+    answer = plugin.attempt("say", *PROXY, "GET http://a.any.test/ HTTP/1.1\r\nX: " + "x" * 200_000)["value"]
+    assert answer.startswith("HTTP/1.1 400") or answer == "[reset]"
+    assert "longer than" in plugin.event(Verdict.REFUSED, "").reason
+
+
+def test_a_body_goes_through_the_proxy_both_ways(start: Start, web: WebServer) -> None:
+    plugin = start(f"*.plain.test:{web.server_port}", hosts={"www.plain.test": "127.0.0.1"})
+    url = f"http://www.plain.test:{web.server_port}/upload"
+    status, _, text = plugin.attempt("post", url, "z" * 300_000, {"Host": "elsewhere.test", "X-Own": "kept"})["value"]
+    assert (status, text) == (200, "you asked for /upload")
+    method, path, headers, body = web.requests[-1]
+    assert (method, path, len(body)) == ("POST", "/upload", 300_000)
+    assert headers["host"] == f"www.plain.test:{web.server_port}"
+    assert headers["x-own"] == "kept"

@@ -81,9 +81,14 @@ class Outlet:
             way.sock.close()
             self.ledger.closed(target.grant, target.endpoint, way.address, way.up, way.down, credential=way.credential)
 
-    async def tunnel(self, inside: socket.socket, target: Target) -> None:
-        """Connect, and pass on every byte as it is until both sides have said all. Raises what `way` raises."""
+    async def tunnel(self, inside: socket.socket, target: Target, greeting: bytes = b"") -> None:
+        """Connect, and pass on every byte as it is until both sides have said all. Raises what `way` raises.
+
+        `greeting` is said to the inside once the connection stands.
+        """
         async with self.way(target) as way:
+            if greeting:
+                await asyncio.get_running_loop().sock_sendall(inside, greeting)
             await splice(
                 inside,
                 way.sock,

@@ -16,6 +16,7 @@ from cardcage.egress.dial import DialFailed, DialRefused
 from cardcage.egress.events import EgressCount, Tell
 from cardcage.egress.ledger import Ledger
 from cardcage.egress.outlet import Outlet
+from cardcage.egress.proxy import Proxy
 from cardcage.egress.resolver import Resolver
 from cardcage.egress.rules import EgressRules, Target
 from cardcage.egress.splice import IdleTimeout, reset
@@ -56,6 +57,7 @@ class Relay:
         self._rules = rules
         self._ledger = Ledger(rules, tell, self._loop.time)
         self._outlet = Outlet(rules, resolver, self._ledger, buffer)
+        self._proxy = Proxy(self._outlet, self._pass_on)
         self._listeners = list(listeners)
         self._tasks: set[asyncio.Task[None]] = set()
         self._resting: set[asyncio.TimerHandle] = set()
@@ -116,14 +118,20 @@ class Relay:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    async def _pass_on(self, inside: socket.socket, target: Target, greeting: bytes) -> None:
+        await self._outlet.tunnel(inside, target, greeting)
+
     async def _serve(self, place: ListenerPlace, target: Target | None, inside: socket.socket) -> None:
         """One connection from its beginning to its end; whatever goes wrong ends it, and it alone."""
         try:
             inside.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if target is None:
+            if not place.endpoint:
+                await self._proxy.serve(inside)
+            elif target is None:
                 self._ledger.refused("", place.endpoint, "no grant covers it")
                 raise DialRefused
-            await self._outlet.tunnel(inside, target)
+            else:
+                await self._pass_on(inside, target, b"")
         except (DialRefused, DialFailed, OSError, IdleTimeout):
             reset(inside)  # noted where it happened
         finally:
