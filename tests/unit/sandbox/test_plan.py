@@ -134,7 +134,7 @@ def test_limits_become_bounds_of_the_kernel() -> None:
     plan = make_plan(request(limits=limits), machine())
     assert (
         plan.rlimits.items()
-        >= {"DATA": (1 << 28) + MEMORY_BACKSTOP_BYTES, "NOFILE": 99, "NPROC": 5, "CPU": 3, "CORE": 0}.items()
+        >= {"DATA": (1 << 28) + MEMORY_BACKSTOP_BYTES, "NOFILE": 99, "NPROC": 6, "CPU": 3, "CORE": 0}.items()
     )
     assert next(mount.size_bytes for mount in plan.mounts if mount.target == "/tmp") == 1 << 20
 

@@ -46,6 +46,8 @@ class Exit:
     code: int | None = None
     signal: int | None = None
     detail: str = ""
+    limit: str = ""
+    """The name, as in a manifest, of the limit that it went over, where `reason` does not say that already."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +79,7 @@ class Process:
 
     `sock` is a connected AF_UNIX stream socket; `stdout` and `stderr` are readable pipe descriptors or None. `group`
     is its control group where there is one: others read it, and the runner removes it with the process. `handle` is the
-    runner's own record of it, and nobody else's business.
+    runner's own record of it, and `watch` that of whoever looks after its limits; neither is anybody else's business.
     """
 
     pid: int
@@ -87,6 +89,7 @@ class Process:
     report: EnforcementReport
     group: ControlGroup | None = None
     handle: object = field(default=None, repr=False, compare=False)
+    watch: object = field(default=None, repr=False, compare=False)
     listeners: list[OpenListener] = field(default_factory=list[OpenListener])
     """Listening sockets of the plugin's network namespace, one for each granted endpoint; the owner closes them."""
 

@@ -20,7 +20,7 @@ from cardcage.foundation.errors import CardcageError, Misuse, Refused, Unavailab
 from cardcage.foundation.limits import CONNECT_TIMEOUT_S, STOP_TIMEOUT_S
 from cardcage.launch import zygote_main
 from cardcage.launch.exits import Evidence, classify
-from cardcage.launch.groups import evidence_of, layer_of, make_group, plan_in_group
+from cardcage.launch.groups import disk_layer, evidence_of, layer_of, make_group, plan_in_group
 from cardcage.launch.pipes import Pipes
 from cardcage.launch.runner import Exit, LaunchSpec, OpenListener, Process
 from cardcage.launch.setup import hand_over_data, setup_failed, wall_error
@@ -28,14 +28,11 @@ from cardcage.sandbox.control_groups import ControlGroup
 from cardcage.sandbox.group_search import GroupsFound
 from cardcage.sandbox.mode import detect_mode, why_no_namespaces, why_no_walls
 from cardcage.sandbox.network import LISTENERS_MAX
-from cardcage.sandbox.plan import PYTHON_DIR, PythonLayout, inside_library, inside_stdlib, python_path
+from cardcage.sandbox.plan import OWN_PROCESSES, PYTHON_DIR, PythonLayout, inside_library, inside_stdlib, python_path
 from cardcage.sandbox.python_layout import core_libraries, find_python_layout
 from cardcage.sandbox.report import EnforcementReport, Layer, LayerName, LayerStatus, Mode
 
 DEFAULT_MAIN: Final = "cardcage_sdk.serve:serve"
-
-_OWN_PROCESSES: Final = 1
-"""The init beside the plugin's own processes."""
 
 _STARTS_AT_ONCE_MAX: Final = 8
 """Walls going up at the same time. More would only wait for the kernel's locks on mounts and networks, hold up the rest
@@ -149,7 +146,7 @@ class ZygoteRunner:
         async with server.turn:
             group_layer = layer_of(self._groups)
             _check_group_floor(spec, group_layer)
-            group = make_group(self._groups, spec, own_processes=_OWN_PROCESSES)
+            group = make_group(self._groups, spec, own_processes=OWN_PROCESSES)
             try:
                 return await _start_on(server, spec, group, group_layer)
             except BaseException:
@@ -481,7 +478,8 @@ def _pid_of(pidfd: int) -> int:
 
 def _enforcement(rows: Iterable[Sequence[str]], group_layer: Layer) -> EnforcementReport:
     told = {name: Layer(name=name, status=LayerStatus(status), detail=detail) for name, status, detail in rows}
-    told = {str(layer.name): layer for layer in _NOT_YET} | told | {str(group_layer.name): group_layer}
+    told = {str(layer.name): layer for layer in _NOT_YET} | told
+    told |= {str(layer.name): layer for layer in (group_layer, disk_layer())}
     order = [str(name) for name in LayerName]
     return EnforcementReport(layers=tuple(sorted(told.values(), key=lambda layer: order.index(str(layer.name)))))
 

@@ -18,7 +18,6 @@ from cardcage.launch.runner import LaunchSpec
 from cardcage.manager.home import Home
 from cardcage.manager.judging import Judge, Wish, decisions, declared_capabilities, refuse_denied
 from cardcage.manager.packs import library_dirs
-from cardcage.manager.settings import INODES_DEFAULT
 from cardcage.manifest import Limits, Manifest, validate_config
 from cardcage.permissions import Decision, Grants, Permission, PermissionKind, PermissionRequest, expand
 from cardcage.permissions.network import Endpoint, parse_endpoint
@@ -270,7 +269,7 @@ def resource_limits(limits: Limits, asked: Limits) -> ResourceLimits:
         processes=limits.processes,
         open_files=limits.descriptors,
         disk_bytes=limits.disk_bytes,
-        inodes=limits.inodes or INODES_DEFAULT,
+        inodes=limits.inodes,
         temp_bytes=_least(asked.disk_bytes, limits.disk_bytes) if asked.disk_bytes else None,
     )
 

@@ -20,11 +20,10 @@ DEFAULT_LIMITS: Final = Limits(
     processes=PROCESSES,
     descriptors=OPEN_FILES,
     disk_bytes=1024 * MIB,
+    inodes=TEMP_INODES,
 )
 """What a plugin gets that states no limits: plenty for what plugins do, and little enough for a machine to bear several
 that run wild at once."""
-
-INODES_DEFAULT: Final = TEMP_INODES
 
 _SCHEMA: Final[dict[str, Any]] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -18,20 +18,20 @@ def died(blueprint: Blueprint, exit_: Exit, when: str) -> PluginFault:
     detail = f": {exit_.detail}" if exit_.detail else ""
     limits = blueprint.spec.plan.limits
     return PluginFault(
-        f"{blueprint.label} {_words(exit_.reason, limits)} {when} ({how}){detail}",
+        f"{blueprint.label} {_words(exit_, limits)} {when} ({how}){detail}",
         code="crashed",
         plugin=blueprint.plugin,
         version=blueprint.version,
         exit_reason=exit_.reason.value,
         exit_code=exit_.code,
         signal=exit_.signal,
-        limit=limit_of(exit_.reason, limits),
+        limit=limit_of(exit_, limits),
     )
 
 
-def limit_of(reason: ExitReason, limits: ResourceLimits) -> Mapping[str, Any] | None:
+def limit_of(exit_: Exit, limits: ResourceLimits) -> Mapping[str, Any] | None:
     """The limit that a process ended by: its name in the manifest, its value and its text. None for other ends."""
-    match reason:
+    match exit_.reason:
         case ExitReason.OUT_OF_MEMORY if limits.memory_bytes is not None:
             return _limit("memory", limits.memory_bytes, size_text(limits.memory_bytes))
         case ExitReason.CPU_LIMIT if limits.cpu_time_s is not None:
@@ -39,6 +39,8 @@ def limit_of(reason: ExitReason, limits: ResourceLimits) -> Mapping[str, Any] | 
         case ExitReason.PROCESS_LIMIT:
             count = limits.processes or PROCESSES
             return _limit("processes", count, str(count))
+        case ExitReason.DISK_LIMIT if exit_.limit == "inodes" and limits.inodes is not None:
+            return _limit("inodes", limits.inodes, f"{limits.inodes} files")
         case ExitReason.DISK_LIMIT if limits.disk_bytes is not None:
             return _limit("disk", limits.disk_bytes, size_text(limits.disk_bytes))
         case _:
@@ -49,8 +51,8 @@ def _limit(name: str, value: int, text: str) -> Mapping[str, Any]:
     return {"name": name, "value": value, "text": text}
 
 
-def _words(reason: ExitReason, limits: ResourceLimits) -> str:
-    limit = limit_of(reason, limits)
+def _words(exit_: Exit, limits: ResourceLimits) -> str:
+    limit = limit_of(exit_, limits)
     amount = f"{limit['text']} of " if limit else ""
     count = f"{limit['text']} " if limit else ""
     return {
@@ -58,9 +60,11 @@ def _words(reason: ExitReason, limits: ResourceLimits) -> str:
         ExitReason.CPU_LIMIT: f"used up the {amount}CPU time it was given",
         ExitReason.SYSTEM_CALL: "was ended for a forbidden system call",
         ExitReason.PROCESS_LIMIT: f"used up the {count}processes it was given",
-        ExitReason.DISK_LIMIT: f"used up the {amount}disk it was given",
+        ExitReason.DISK_LIMIT: f"used up the {count}it may have in its data folder"
+        if exit_.limit == "inodes"
+        else f"used up the {amount}disk it was given",
         ExitReason.KILLED: "was killed",
         ExitReason.STOPPED: "left",
         ExitReason.CRASHED: "crashed",
         ExitReason.SETUP_FAILED: "could not be walled in",
-    }[reason]
+    }[exit_.reason]

@@ -463,7 +463,7 @@ class Instance:
             self._enter(Action.FAIL)
         self.logbook.note("error", error.message)
         self._note_crashed(live, exit_, error)
-        limit = limit_of(exit_.reason, self.blueprint.spec.plan.limits)
+        limit = limit_of(exit_, self.blueprint.spec.plan.limits)
         self._tell("plugin.crashed", error=error.to_json(), exit_reason=exit_.reason.value, limit=limit)
 
     async def _recover(self) -> None:

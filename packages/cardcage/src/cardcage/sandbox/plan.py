@@ -41,6 +41,9 @@ OPEN_FILES: Final = 256
 """A plugin holds tens of descriptors; the usual 1024 and more only help one that leaks."""
 
 PROCESSES: Final = 64
+OWN_PROCESSES: Final = 1
+"""The init beside the plugin's own processes."""
+
 FILE_BYTES: Final = 1024 * MIB
 
 MEMORY_BACKSTOP_BYTES: Final = 4096 * MIB
@@ -476,7 +479,7 @@ def _rlimits(limits: ResourceLimits) -> dict[str, int]:
         # Memory that is written to; address space would also count what an allocator merely reserves.
         "DATA": None if limits.memory_bytes is None else limits.memory_bytes + MEMORY_BACKSTOP_BYTES,
         "CPU": limits.cpu_time_s,
-        "NPROC": limits.processes or PROCESSES,
+        "NPROC": (limits.processes or PROCESSES) + OWN_PROCESSES,
     }
     return {name: value for name, value in wanted.items() if value is not None}
 

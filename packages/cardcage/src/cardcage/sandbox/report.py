@@ -49,6 +49,7 @@ class LayerName(StrEnum):
     DESCRIPTORS = "descriptors"
     ENVIRONMENT = "environment"
     CGROUP_LIMITS = "cgroup_limits"
+    DISK_LIMITS = "disk_limits"
     EGRESS = "egress"
     ENCRYPTION = "encryption"
 
@@ -98,8 +99,9 @@ class EnforcementReport:
 
     def with_layer(self, layer: Layer) -> EnforcementReport:
         """The same with `layer` in the place of the one of that name, or at its end."""
-        kept = {each.name: each for each in self.layers} | {layer.name: layer}
-        return EnforcementReport(layers=tuple(kept.values()))
+        kept = {str(each.name): each for each in self.layers} | {str(layer.name): layer}
+        order = [str(name) for name in LayerName if name in kept]
+        return EnforcementReport(layers=tuple(kept[name] for name in order))
 
     def below(self, floor: Iterable[str]) -> tuple[str, ...]:
         """The names in `floor` that are not enforced."""

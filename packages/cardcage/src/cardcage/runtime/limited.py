@@ -1,0 +1,60 @@
+"""A runner whose processes are looked after: each that it starts is watched for its limits from the first moment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cardcage.launch.runner import Exit, LaunchSpec, Process, Runner
+from cardcage.runtime.warden import InstanceUsage, Warden, Watch
+from cardcage.sandbox.control_groups import LimitHits
+from cardcage.sandbox.plan import OWN_PROCESSES
+
+OnHit = Callable[[str, str, LimitHits], None]
+"""Called with an instance's id, the limit that it ran into without ending by it, and all that it ran into so far."""
+
+
+class LimitedRunner:
+    """Another runner, with the limits kept that it does not keep itself."""
+
+    def __init__(self, runner: Runner, warden: Warden, *, on_hit: OnHit) -> None:
+        self.name = runner.name
+        self._runner = runner
+        self._warden = warden
+        self._on_hit = on_hit
+
+    async def start(self, spec: LaunchSpec) -> Process:
+        """Start the process and watch it."""
+        process = await self._runner.start(spec)
+        watch = self._warden.watch(
+            process,
+            spec.plan.limits,
+            spec.data_dir,
+            own_processes=OWN_PROCESSES if spec.plan.isolation == "process" else 0,
+            on_breach=lambda _: self._runner.kill(process),
+            on_hit=lambda limit, hits: self._on_hit(str(spec.instance), limit, hits),
+        )
+        layer = watch.layer()
+        if layer is not None:
+            process.report = process.report.with_layer(layer)
+        return process
+
+    async def wait(self, process: Process) -> Exit:
+        """Wait for the end and say why it came: also where it was a limit that the watch keeps."""
+        exit_ = await self._runner.wait(process)
+        if not isinstance(process.watch, Watch):
+            return exit_
+        self._warden.forget(process.watch)
+        return process.watch.judge(exit_)
+
+    def kill(self, process: Process) -> None:
+        """End the process and all its descendants at once."""
+        self._runner.kill(process)
+
+    async def aclose(self) -> None:
+        """End all that is left."""
+        await self._runner.aclose()
+
+
+def usage_of(process: Process) -> InstanceUsage | None:
+    """What a watched process uses; None for one that nobody watches."""
+    return process.watch.usage() if isinstance(process.watch, Watch) else None
