@@ -12,7 +12,7 @@ from cardcage.launch.exits import Evidence
 from cardcage.launch.runner import LaunchSpec
 from cardcage.sandbox.control_groups import KEPT_MAX, ControlGroup
 from cardcage.sandbox.group_search import GroupsFound
-from cardcage.sandbox.plan import TEMP_DIR, SandboxPlan
+from cardcage.sandbox.plan import SandboxPlan
 from cardcage.sandbox.report import Layer, LayerName, LayerStatus
 
 _SPARE_PROCESSES: Final = 8
@@ -47,12 +47,6 @@ def layer_of(groups: GroupsFound | None = None) -> Layer:
         return Layer(name=LayerName.CGROUP_LIMITS, status=LayerStatus.ENFORCED, detail=detail)
     detail += f"; not {groups.why_not}"
     return Layer(name=LayerName.CGROUP_LIMITS, status=LayerStatus.BEST_EFFORT, detail=detail)
-
-
-def disk_layer() -> Layer:
-    """What the report says of the disk limit: no kernel was found that bounds one folder of a file system by itself."""
-    detail = f"{TEMP_DIR} and each file by the kernel; the data folder as a whole is measured, and who is over it ended"
-    return Layer(name=LayerName.DISK_LIMITS, status=LayerStatus.BEST_EFFORT, detail=detail)
 
 
 def plan_in_group(plan: SandboxPlan, group: ControlGroup | None) -> SandboxPlan:

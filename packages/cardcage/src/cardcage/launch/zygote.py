@@ -20,11 +20,12 @@ from cardcage.foundation.errors import CardcageError, Misuse, Refused, Unavailab
 from cardcage.foundation.limits import CONNECT_TIMEOUT_S, STOP_TIMEOUT_S
 from cardcage.launch import zygote_main
 from cardcage.launch.exits import Evidence, classify
-from cardcage.launch.groups import disk_layer, evidence_of, layer_of, make_group, plan_in_group
+from cardcage.launch.groups import evidence_of, layer_of, make_group, plan_in_group
 from cardcage.launch.pipes import Pipes
 from cardcage.launch.runner import Exit, LaunchSpec, OpenListener, Process
 from cardcage.launch.setup import hand_over_data, setup_failed, wall_error
 from cardcage.sandbox.control_groups import ControlGroup
+from cardcage.sandbox.disk_use import disk_layer
 from cardcage.sandbox.group_search import GroupsFound
 from cardcage.sandbox.mode import detect_mode, why_no_namespaces, why_no_walls
 from cardcage.sandbox.network import LISTENERS_MAX

@@ -22,6 +22,8 @@ from cardcage.manager.roster import Roster
 from cardcage.registry import InstanceRecord
 from cardcage.runtime import Blueprint, Instance
 from cardcage.runtime.instance import InstanceHost
+from cardcage.runtime.limited import LimitedRunner
+from cardcage.runtime.warden import Warden
 from cardcage.sandbox.group_search import GroupsFound, find_groups
 from cardcage.supervise import PluginState
 
@@ -47,6 +49,7 @@ class LiveInstances:
         self._gateway = Gateway()
         self._busy: dict[str, asyncio.Lock] = {}
         self._groups: GroupsFound | None = None
+        self._warden = Warden()
 
     def __iter__(self) -> Iterator[Instance]:
         return iter(tuple(self._by_id.values()))
@@ -105,6 +108,7 @@ class LiveInstances:
             for runner in self._runners.values():
                 await runner.aclose()
             self._runners.clear()
+            await self._warden.aclose()
             if self._groups is not None and self._groups.driver is not None:
                 self._groups.driver.close()
             self._groups = None
@@ -158,8 +162,14 @@ class LiveInstances:
             if self._groups is None:
                 self._groups = find_groups()  # not before something is started: other commands need none
             make = UnconfinedRunner if isolation == UNCONFINED else ZygoteRunner
-            runner = self._runners[isolation] = make(groups=self._groups)
+            runner = LimitedRunner(make(groups=self._groups), self._warden, on_hit=self._on_limit_hit)
+            self._runners[isolation] = runner
         return runner
+
+    def _on_limit_hit(self, instance: str, limit: str) -> None:
+        live = self.find(instance)
+        if live is not None:
+            live.ran_into(limit)
 
 
 def _heed_policy(blueprint: Blueprint, trail: Trail) -> None:

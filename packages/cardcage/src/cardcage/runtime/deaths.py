@@ -47,6 +47,14 @@ def limit_of(exit_: Exit, limits: ResourceLimits) -> Mapping[str, Any] | None:
             return None
 
 
+def hit_words(limit: str, limits: ResourceLimits) -> str:
+    """What is said of a plugin that ran into a limit and goes on."""
+    if limit == "memory":
+        amount = f"the {size_text(limits.memory_bytes)} of" if limits.memory_bytes is not None else "the"
+        return f"lost a process of its own for having run out of {amount} memory it was given, and goes on"
+    return f"was refused a process above the {limits.processes or PROCESSES} it was given, and goes on"
+
+
 def _limit(name: str, value: int, text: str) -> Mapping[str, Any]:
     return {"name": name, "value": value, "text": text}
 

@@ -20,10 +20,12 @@ from cardcage.foundation.errors import CardcageError, Misuse, PluginFault, Refus
 from cardcage.foundation.limits import LOG_LINES_PER_S
 from cardcage.launch.runner import Exit, ExitReason, Runner
 from cardcage.runtime.blueprint import Blueprint
-from cardcage.runtime.deaths import died, limit_of
+from cardcage.runtime.deaths import died, hit_words, limit_of
 from cardcage.runtime.description import PluginDescription
+from cardcage.runtime.limited import usage_of
 from cardcage.runtime.live import Live, Surroundings, bury, close_live, lifecycle, open_live
 from cardcage.runtime.logbook import LogBook
+from cardcage.runtime.warden import InstanceUsage
 from cardcage.sandbox.report import EnforcementReport
 from cardcage.supervise import LifecycleAction as Action
 from cardcage.supervise import PluginState, RestartHistory, StepAction, next_step, transition
@@ -152,6 +154,10 @@ class Instance:
     def report(self) -> EnforcementReport | None:
         """Which walls stand around the running process; None while none runs."""
         return self._live.process.report if self._live else None
+
+    def usage(self) -> InstanceUsage | None:
+        """What the running process uses; None while none runs. A few microseconds where control groups count it."""
+        return usage_of(self._live.process) if self._live else None
 
     @property
     def egress(self) -> Sequence[EgressCount]:
@@ -301,6 +307,13 @@ class Instance:
             error=error,
             plugin=said,
         )
+
+    def ran_into(self, limit: str) -> None:
+        """It ran into a limit and goes on: one of its processes was killed for memory, or it was refused a process."""
+        sentence = hit_words(limit, self.blueprint.spec.plan.limits)
+        self.logbook.note("warning", f"{self.blueprint.label} {sentence}")
+        self.trail.note(Act.LIMIT_HIT, sentence, limit=limit, pid=self.pid or 0)
+        self._tell("plugin.limit_hit", limit=limit, message=f"{self.blueprint.label} {sentence}")
 
     # what the plugin sends (ChannelHandler) -----------------------------------------------------------------------
 
@@ -524,6 +537,9 @@ class Instance:
             fields["exit_code"] = exit_.code
         if exit_.signal is not None:
             fields["signal"] = exit_.signal
+        limit = limit_of(exit_, self.blueprint.spec.plan.limits)
+        if limit is not None:
+            fields["limit"], fields["limit_value"] = limit["name"], limit["value"]
         self.trail.note(Act.INSTANCE_CRASHED, words, **fields)
 
     def _to_be_revived(self) -> bool:

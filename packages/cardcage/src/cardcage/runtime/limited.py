@@ -6,11 +6,10 @@ from collections.abc import Callable
 
 from cardcage.launch.runner import Exit, LaunchSpec, Process, Runner
 from cardcage.runtime.warden import InstanceUsage, Warden, Watch
-from cardcage.sandbox.control_groups import LimitHits
 from cardcage.sandbox.plan import OWN_PROCESSES
 
-OnHit = Callable[[str, str, LimitHits], None]
-"""Called with an instance's id, the limit that it ran into without ending by it, and all that it ran into so far."""
+OnHit = Callable[[str, str], None]
+"""Called with an instance's id and the limit that it ran into without ending by it."""
 
 
 class LimitedRunner:
@@ -31,7 +30,7 @@ class LimitedRunner:
             spec.data_dir,
             own_processes=OWN_PROCESSES if spec.plan.isolation == "process" else 0,
             on_breach=lambda _: self._runner.kill(process),
-            on_hit=lambda limit, hits: self._on_hit(str(spec.instance), limit, hits),
+            on_hit=lambda limit: self._on_hit(str(spec.instance), limit),
         )
         layer = watch.layer()
         if layer is not None:

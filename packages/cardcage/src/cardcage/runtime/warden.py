@@ -73,7 +73,7 @@ class Watch:
     limits: ResourceLimits
     data_dir: Path
     on_breach: Callable[[Breach], None]
-    on_hit: Callable[[str, LimitHits], None]
+    on_hit: Callable[[str], None]
     tree: ProcessTree
     breach: Breach | None = None
     hits: LimitHits = field(default_factory=LimitHits)
@@ -158,7 +158,7 @@ class Warden:
         *,
         own_processes: int,
         on_breach: Callable[[Breach], None],
-        on_hit: Callable[[str, LimitHits], None],
+        on_hit: Callable[[str], None],
     ) -> Watch:
         """Look after a process from now on. `on_breach` is to end it; `on_hit` hears of each kind of limit once.
 
@@ -276,7 +276,7 @@ class Warden:
             # Seen twice, or a kill that ends the plugin itself would be told of beside its end.
             for name in sorted((found & watch.suspected) - watch.told):
                 watch.told.add(name)
-                watch.on_hit(name, watch.hits)
+                watch.on_hit(name)
             watch.suspected = found
         took_s = time.monotonic() - now_s
         watch.hits_at_s = now_s + max(HITS_S, took_s * _COST_SHARE * len(self._watches))

@@ -9,6 +9,7 @@ for it, which are given back before anybody is killed.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Protocol
 
 from cardcage.sandbox.plan import ResourceLimits
@@ -79,6 +80,9 @@ class GroupDriver(Protocol):
     version: str
     keeps: frozenset[str]
     """Which of `KEPT_MAX` keep their limit here."""
+
+    folders: tuple[Path, ...]
+    """This host's own folder in each hierarchy."""
 
     def make(self, instance: str, limits: ResourceLimits, *, own_processes: int = 0) -> ControlGroup:
         """A group with these limits; `own_processes` more are allowed and not counted, for who walls the plugin in.

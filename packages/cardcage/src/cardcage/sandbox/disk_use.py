@@ -11,6 +11,9 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from cardcage.sandbox.plan import TEMP_DIR
+from cardcage.sandbox.report import Layer, LayerName, LayerStatus
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiskUse:
@@ -55,3 +58,9 @@ def measure(folder: Path, *, files_max: int) -> DiskUse:
                 if files > files_max:
                     return DiskUse(used_bytes=used, files=files)
     return DiskUse(used_bytes=used, files=files)
+
+
+def disk_layer() -> Layer:
+    """What the report says of the disk limit: no file system was found that bounds a folder by itself."""
+    detail = f"{TEMP_DIR} and each file by the kernel; the data folder as a whole is measured, and who is over it ended"
+    return Layer(name=LayerName.DISK_LIMITS, status=LayerStatus.BEST_EFFORT, detail=detail)

@@ -21,6 +21,7 @@ from typing import Any, Final, NoReturn, cast
 from cardcage.permissions import Permission, PermissionKind
 from cardcage.sandbox import landlock, seccomp, syscalls
 from cardcage.sandbox.control_groups import KEPT_MAX, ControlGroup
+from cardcage.sandbox.disk_use import disk_layer
 from cardcage.sandbox.enter import CLONE_FLAGS, LayerRow, SetupError, Surroundings, Walls, die_with_parent
 from cardcage.sandbox.fallback import NO_NAMESPACES
 from cardcage.sandbox.fallback_trial import try_confinement
@@ -52,7 +53,9 @@ _HINTS: Final = {
     LayerName.CGROUP_LIMITS: "delegate a control group: systemd-run --user --scope -p Delegate=yes ...",
 }
 
-_NOT_TRIED: Final = frozenset({LayerName.CGROUP_LIMITS, LayerName.EGRESS, LayerName.SUPERVISED_CALLS})
+_NOT_TRIED: Final = frozenset(
+    {LayerName.CGROUP_LIMITS, LayerName.DISK_LIMITS, LayerName.EGRESS, LayerName.SUPERVISED_CALLS}
+)
 """Layers that are no part of the walls as a whole; the last one stands where the others cannot be had."""
 
 _NO_SUPERVISION: Final = Layer(
@@ -72,7 +75,7 @@ def examine() -> MachineReport:
         facts[NO_NAMESPACES] = why_no_namespaces()
     rows = _try_fallback(facts) if mode is Mode.FALLBACK else _try_walls(mode)
     layers = {name: _layer(name, status, detail) for name, status, detail in rows}
-    for layer in (_cgroup_layer(facts), _encryption_layer()):
+    for layer in (_cgroup_layer(facts), disk_layer(), _encryption_layer()):
         layers[str(layer.name)] = layer
     if mode is not Mode.FALLBACK:
         layers[LayerName.SUPERVISED_CALLS] = _NO_SUPERVISION

@@ -343,7 +343,8 @@ class FolderDriver:
         self.keeps = frozenset(places) & set(KEPT_MAX)
         self._layout = layout
         self._places = dict(places)
-        self._folders = folders
+        self.folders = tuple(folder.path for folder in folders)
+        self._hosts = folders
         self._files = files
         self._last_number = 0
         self._stubborn: list[FolderGroup] = []
@@ -373,7 +374,7 @@ class FolderDriver:
         for group in tuple(self._live):
             group.kill()
             group.remove()
-        for folder in self._folders:
+        for folder in self._hosts:
             folder.close()
 
 
