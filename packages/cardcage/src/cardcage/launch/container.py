@@ -26,7 +26,7 @@ from typing import Any, Final, Self
 
 import msgspec
 
-from cardcage.foundation.errors import CardcageError, Misuse
+from cardcage.foundation.errors import CardcageError, Misuse, Refused
 from cardcage.foundation.limits import STOP_TIMEOUT_S
 from cardcage.launch import container_main
 from cardcage.launch.bundle import RUNTIME_LOG, Bundle, launcher_environment
@@ -35,11 +35,12 @@ from cardcage.launch.groups import evidence_of, layer_of, make_group, plan_in_gr
 from cardcage.launch.link import Link, Links
 from cardcage.launch.oci_runtimes import OciRuntime, find_runtime, runtime_environment
 from cardcage.launch.pipes import Pipes
-from cardcage.launch.runner import Exit, LaunchSpec, Process
+from cardcage.launch.runner import Exit, LaunchSpec, OpenListener, Process
 from cardcage.launch.setup import hand_over_data, setup_failed, wall_error
 from cardcage.sandbox.control_groups import ControlGroup
 from cardcage.sandbox.enter import CLONE_FLAGS, namespace_number
 from cardcage.sandbox.group_search import GroupsFound
+from cardcage.sandbox.network import LISTENERS_MAX
 from cardcage.sandbox.plan import LIBRARY_DIR, PythonLayout, python_path
 from cardcage.sandbox.python_layout import find_python_layout
 from cardcage.sandbox.report import EnforcementReport, Layer, LayerName, LayerStatus
@@ -55,6 +56,8 @@ _STARTS_AT_ONCE_MAX: Final = 4
 _LAST_WORDS_S: Final = 1.0
 _OWN_PROCESSES: Final = 1
 _FIRST_FD: Final = 3
+_DESCRIPTORS_MAX: Final = 2 * LISTENERS_MAX + 2
+"""The first process, and the listeners: those of the plan, their plain HTTP neighbours and the proxy's."""
 
 _decode = msgspec.msgpack.Decoder().decode
 
@@ -81,6 +84,14 @@ class _Container:
     stopped_by_host: bool = False
     link: Link | None = None
     ending: asyncio.Task[None] | None = field(default=None, repr=False)
+    listeners: list[OpenListener] = field(default_factory=list[OpenListener])
+
+    def take(self, places: Sequence[int], descriptors: Sequence[int]) -> None:
+        """Keep what came with the first word: the first process, and the listeners with their places in the plan."""
+        self.first_fd = descriptors[0]
+        wanted = self.spec.plan.network.all_listeners
+        sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors[1:]]
+        self.listeners = [(wanted[place], sock) for place, sock in zip(places, sockets, strict=True)]
 
     def kill(self) -> None:
         """End it: by its first process, or where that is not known yet by the runtime, whose child it dies with."""
@@ -147,6 +158,15 @@ class ContainerRunner:
                 plugin=spec.plugin,
                 version=spec.version,
             )
+        if spec.plan.fallback:
+            raise Refused(
+                f"plugin {spec.plugin!r} {spec.version} was not started: containers are made of namespaces, and this "
+                "machine forbids them",
+                code="no_walls",
+                hint="`cardcage doctor` says what to change",
+                plugin=spec.plugin,
+                version=spec.version,
+            )
         await hand_over_data(spec)
         async with self._turn:
             folder = self._open()
@@ -186,7 +206,9 @@ class ContainerRunner:
                 raise container.fault from error
             raise
         pid = _pid_of(container.first_fd)
-        return pipes.process(pid=pid, report=report, handle=container, group=container.group, sock=sock)
+        process = pipes.process(pid=pid, report=report, handle=container, group=container.group, sock=sock)
+        process.listeners, container.listeners = container.listeners, []
+        return process
 
     def _prepare(self, folder: Path, spec: LaunchSpec) -> tuple[_Container, socket.socket]:
         assert self._runtime is not None
@@ -281,15 +303,17 @@ class ContainerRunner:
     def _on_control(self, container: _Container) -> None:
         while True:
             try:
-                packet, descriptors, _, _ = socket.recv_fds(container.control, container_main.ORDER_BYTES_MAX, 4)
+                packet, descriptors, _, _ = socket.recv_fds(
+                    container.control, container_main.ORDER_BYTES_MAX, _DESCRIPTORS_MAX, socket.MSG_CMSG_CLOEXEC
+                )
             except (BlockingIOError, OSError):
                 return
             if not packet:
                 asyncio.get_running_loop().remove_reader(container.control)
                 return
             match _decode(packet):
-                case ["ready", rows]:
-                    container.first_fd = descriptors[0]
+                case ["ready", rows, places]:
+                    container.take(places, descriptors)
                     _resolve(container.up, _enforcement(rows, container.group_layer))
                 case ["failed", _, step, number, detail]:
                     container.fault = wall_error(container.spec, step, number, detail)
@@ -324,8 +348,11 @@ class ContainerRunner:
         if container.link is not None:
             # Its last words may still be under way to a channel that reads slowly; then the link ends with the channel.
             await asyncio.wait({asyncio.shield(container.link.closed)}, timeout=_LAST_WORDS_S)
+        while container.listeners:
+            container.listeners.pop()[1].close()
         if container.first_fd >= 0:
             os.close(container.first_fd)
+            container.first_fd = -1
         why = f": {said}" if said else f" ({status})"
         _fail(container.up, setup_failed(container.spec, f"the container ended before its walls were up{why}"))
         self._live.discard(container)
@@ -421,7 +448,6 @@ def _enforcement(rows: Iterable[Sequence[str]], group_layer: Layer) -> Enforceme
     told = {name: Layer(name=name, status=LayerStatus(status), detail=detail) for name, status, detail in rows}
     own = (
         group_layer,
-        Layer(name=LayerName.EGRESS, status=LayerStatus.OFF, detail="no address is reachable, granted or not"),
         Layer(name=LayerName.ENCRYPTION, status=LayerStatus.ENFORCED, detail="mutual TLS 1.3"),
     )
     told |= {str(layer.name): layer for layer in own}

@@ -58,14 +58,14 @@ def _main() -> "NoReturn":
         _take_descriptors()
         layers += _first_layers(clean=clean)
         main = _load_main(order["main"], order["imports"])
-        _put_up(plan, order, layers)
+        listeners = _put_up(plan, order, layers)
     except SetupError as error:
         control.send(pack(("failed", layers, error.step, error.number, error.detail)))
         os._exit(1)
     except Exception as error:
         control.send(pack(("failed", layers, "the first process", 0, f"{type(error).__name__}: {error}")))
         os._exit(1)
-    _tell_ready(control, pack(("ready", layers)))
+    _tell_ready(control, pack(("ready", layers, [place for place, _ in listeners])), listeners)
     _await_word(control)
     _run(plan, order, main, control, pack)
 
@@ -129,18 +129,24 @@ def _load_main(main: str, imports: "list[str]") -> "Callable[[socket.socket], ob
     return found
 
 
-def _put_up(plan: "SandboxPlan", order: "dict[str, Any]", layers: "list[LayerRow]") -> None:
+def _put_up(
+    plan: "SandboxPlan", order: "dict[str, Any]", layers: "list[LayerRow]"
+) -> "list[tuple[int, socket.socket]]":
     from cardcage.sandbox.inside import InnerWalls
 
     ids = order["host_ids"]
-    InnerWalls(plan, by=order["by"], host=order["namespaces"], outside=(ids[0], ids[1]), layers=layers).put_up()
+    walls = InnerWalls(plan, by=order["by"], host=order["namespaces"], outside=(ids[0], ids[1]), layers=layers)
+    walls.put_up()
+    return walls.listeners
 
 
-def _tell_ready(control: socket.socket, word: bytes) -> None:
-    """Say so, and hand over this process itself, by a descriptor that no reused number can be mistaken for."""
+def _tell_ready(control: socket.socket, word: bytes, listeners: "list[tuple[int, socket.socket]]") -> None:
+    """Say so, and hand over the listeners, and this process itself by a descriptor that cannot be mistaken."""
     pidfd = os.pidfd_open(os.getpid())
-    socket.send_fds(control, [word], [pidfd])
+    socket.send_fds(control, [word], [pidfd, *(listener.fileno() for _, listener in listeners)])
     os.close(pidfd)
+    for _, listener in listeners:
+        listener.close()
 
 
 def _await_word(control: socket.socket) -> None:

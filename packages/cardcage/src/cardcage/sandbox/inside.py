@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from cardcage.sandbox import capabilities
-from cardcage.sandbox.enter import CLONE_FLAGS, LayerRow, SetupError, Surroundings, Walls
+from cardcage.sandbox.enter import CLONE_FLAGS, LayerRow, Surroundings, Walls
 from cardcage.sandbox.syscalls import call, prctl
 
 if TYPE_CHECKING:
@@ -39,14 +39,15 @@ class InnerWalls(Walls):
         self._outside = outside
         self._seen = f"made by {by}, seen from inside"
 
-    def put_up(self) -> None:
-        """All steps in order. Raises `SetupError`, also where a layer of the plan's floor does not hold."""
-        steps: tuple[tuple[str, Callable[[], None]], ...] = (
+    def steps(self) -> tuple[tuple[str, Callable[[], None]], ...]:
+        """What is looked at and what is added, in order."""
+        return (
             ("namespaces", self._look_at_namespaces),
             ("time namespace", self._enter_time_namespace),
             ("file tree", self._look_at_tree),
             ("private /proc", self._look_at_proc),
             ("loopback", self._look_at_network),
+            ("egress", self._open_listeners),
             ("identity", self._look_at_identity),
             ("resource limits", self._limit_resources),
             ("capabilities", self._look_at_capabilities),
@@ -56,18 +57,13 @@ class InnerWalls(Walls):
             ("working folder", lambda: os.chdir(self._plan.working_dir)),
             ("floor", self._check_floor),
         )
+
+    def put_up(self) -> None:
+        """All steps in order. Raises `SetupError`, also where a layer of the plan's floor does not hold."""
         try:
-            self._take(steps)
+            super().put_up()
         finally:
             os.close(self._around.proc)
-
-    def _take(self, steps: tuple[tuple[str, Callable[[], None]], ...]) -> None:
-        for step, act in steps:
-            try:
-                act()
-            except OSError as error:
-                what = f" ({error.filename})" if isinstance(error.filename, str) else ""
-                raise SetupError(step, error.errno or 0, f"{error.strerror}{what}") from error
 
     def _look_at_namespaces(self) -> None:
         for name in ("user", "pid", "mount", "network", "ipc", "uts", "cgroup"):
@@ -106,14 +102,16 @@ class InnerWalls(Walls):
     def _look_at_identity(self) -> None:
         inside = self._plan.identity
         mine = os.getresuid() == (inside.inside_uid,) * 3 and os.getresgid() == (inside.inside_gid,) * 3
-        if not mine or not _refused(lambda: os.setuid(0)):
-            self._say("own_uid", "unavailable", f"runs as uid {os.getuid()}")
+        if not mine or not self._outside[0] or not _refused(lambda: os.setuid(0)):
+            self._say("own_uid", "unavailable", f"runs as uid {os.getuid()}, {self._outside[0]} outside")
         elif self._plan.identity.outside_uid is None:
             self._say("own_uid", "best-effort", f"runs as the host's own user, uid {self._outside[0]}")
         else:
             self._say("own_uid", "enforced", f"uid {self._outside[0]} outside, {os.getuid()} inside")
 
     def _look_at_capabilities(self) -> None:
+        if capabilities.effective():
+            capabilities.drop_all()  # what it was given to listen with
         none_left = capabilities.effective() == 0 and capabilities.bounding_is_empty()
         none_left = none_left and _refused(lambda: os.chroot("/tmp"))  # noqa: S108 -- the container's own
         self._say("capabilities", "enforced" if none_left else "unavailable", self._seen if none_left else "")

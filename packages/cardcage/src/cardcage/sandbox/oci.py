@@ -33,6 +33,11 @@ _FIRST_PROCESS_CALLS: Final = (
 )
 """What the first process needs to add its own walls. The filter that it puts on refuses them again."""
 
+_TO_LISTEN: Final = ("CAP_NET_ADMIN", "CAP_NET_BIND_SERVICE", "CAP_SETPCAP")
+"""What the first process is given where endpoints are granted: it makes their addresses the container's own and listens
+there. Over the container's own network alone, since they count in its user namespace; given up with everything else
+before the plugin's process is made."""
+
 _RULES_MAX: Final = 64
 """A call with more combinations of allowed arguments is allowed here as a whole: the inner filter is exact."""
 
@@ -44,6 +49,8 @@ _DEV: Final = {
 }
 _MASKED: Final = ("kcore", "keys", "key-users", "kmsg", "sysrq-trigger", "timer_list", "sched_debug", "latency_stats")
 _READ_ONLY: Final = ("sys", "bus", "fs", "irq", "acpi", "scsi", "driver", "tty")
+
+_AF_NETLINK, _SOCK_RAW = 16, 3
 
 IdMap = tuple[int, int]
 """Owner and group of a granted file, which is to look like the instance's own."""
@@ -81,7 +88,8 @@ def oci_config(
             "env": [f"{name}={value}" for name, value in (environment or {}).items()],
             "cwd": "/",
             "capabilities": {
-                kind: list[str]() for kind in ("bounding", "effective", "inheritable", "permitted", "ambient")
+                kind: list(_first_process_capabilities(plan))
+                for kind in ("bounding", "effective", "inheritable", "permitted", "ambient")
             },
             "noNewPrivileges": True,
             "rlimits": [
@@ -108,6 +116,10 @@ def oci_config(
 
 _LATER_LIMITS: Final = ("NPROC", "DATA", "CPU")
 """Set by the first process for itself and what it starts: a runtime's own setting up must not be counted or stopped."""
+
+
+def _first_process_capabilities(plan: SandboxPlan) -> tuple[str, ...]:
+    return _TO_LISTEN if plan.network.all_listeners else ()
 
 
 def rootfs_entries(plan: SandboxPlan, own_mounts: Iterable[Mount] = ()) -> list[Mount]:
@@ -156,8 +168,8 @@ def _id_map_option(id_map: IdMap, plan: SandboxPlan) -> str:
 def seccomp_profile(machine: str = MACHINE) -> dict[str, Any]:
     """Our system call filter in the runtime's form: by name, and by argument where that form can say it.
 
-    Programs may be started under it, since the first process is one; and that process may add walls. The filter that
-    it puts on before the plugin's code is loaded takes both away.
+    Programs may be started under it, since the first process is one; and that process may add walls and addresses. The
+    filter that it puts on before the plugin's code is loaded takes all of that away.
     """
     ours = profile(execute=True, machine=machine)
     rules: list[dict[str, Any]] = [
@@ -169,6 +181,9 @@ def seccomp_profile(machine: str = MACHINE) -> dict[str, Any]:
             rules.append({"names": [name], "action": "SCMP_ACT_ALLOW"})
         else:
             rules += [{"names": [name], "action": "SCMP_ACT_ALLOW", "args": args} for args in combinations]
+    # An address is made the container's own over a netlink socket; the inner filter refuses that family again.
+    netlink = [_masked_equal(0, 0xFFFFFFFF, _AF_NETLINK), _masked_equal(1, 0xF, _SOCK_RAW)]
+    rules.append({"names": ["socket"], "action": "SCMP_ACT_ALLOW", "args": netlink})
     refused = sorted({name for names in ours.refused.values() for name in names} - set(_FIRST_PROCESS_CALLS))
     rules.append({"names": refused, "action": "SCMP_ACT_ERRNO", "errnoRet": 1})
     return {
