@@ -57,8 +57,8 @@ def _print_machine(machine: MachineReport, floor: frozenset[str], below: list[st
         out.print(f"\nBelow the strict floor: {', '.join(below)}. Plugins are refused here.", style="red")
         if fallback:
             out.print(
-                "The weaker wall that does without namespaces is enforced: allow_fallback lets plugins start behind "
-                "it. What it leaves open: docs/reference/fallback.md.",
+                "The weaker wall that does without namespaces is enforced: a policy with `fallback: allow`, as the "
+                "level permissive has it, lets plugins start behind it. What it leaves open: docs/reference/fallback.md.",
                 style="yellow",
             )
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Final
 
@@ -17,6 +17,8 @@ from cardcage.manifest.gather import did_you_mean
 from cardcage.permissions import Decision, Grants, Permission, PermissionKind, PermissionRequest, decide
 from cardcage.policy import Denial, PolicyDecision, Subject, judge, subject_of
 from cardcage.registry import InstalledPlugin, InstanceRecord
+from cardcage.sandbox.mode import why_no_namespaces
+from cardcage.sandbox.plan import FALLBACK_FLOOR
 from cardcage.sandbox.report import LayerName, LayerStatus, MachineReport, Mode
 
 UNCONFINED: Final = "unconfined"
@@ -67,12 +69,18 @@ class Judge:
 
         An ordinary user has no other uid to give away; root's own is the one that must not be kept.
         """
-        wanted = list(decision.floor)
+        falls_back = machine.mode is Mode.FALLBACK and decision.fallback
+        wanted = [*FALLBACK_FLOOR, *decision.own_floor] if falls_back else list(decision.floor)
         if decision.floor_where_possible:
             seen = self._examined()
             wanted += [name for name in decision.floor_where_possible if seen.status(name) is LayerStatus.ENFORCED]
-        own_uid = machine.mode is Mode.ROOT or machine.uid == 0
-        return tuple(name for name in dict.fromkeys(wanted) if own_uid or name != LayerName.OWN_UID)
+        return tuple(name for name in dict.fromkeys(wanted) if machine.uid == 0 or name != LayerName.OWN_UID)
+
+    def undenied(self, subject: Subject, grants: Grants) -> Grants:
+        """The grants that no denial of the policy speaks of: what is granted may open more than was asked for."""
+        asked = tuple(PermissionRequest(permission=grant, optional=True) for grant in grants)
+        refused = self.judge(replace(subject, requests=asked)).refused
+        return Grants(grants.permissions - refused.keys())
 
     def _examined(self) -> MachineReport:
         return (self.examine or _examine_once)()
@@ -127,6 +135,21 @@ def refuse_denied(subject: Subject, decision: PolicyDecision, trail: Trail) -> N
         rule=first.rule or None,
         position=first.position or None,
         permissions=[denial.permission for denial in decision.denials if denial.permission] or None,
+    )
+
+
+def refuse_fallback(subject: Subject, decision: PolicyDecision, machine: MachineReport) -> None:
+    """Raise `Refused` where this machine has the weaker wall alone and the policy does not accept it."""
+    if machine.mode is not Mode.FALLBACK or decision.fallback:
+        return
+    raise Refused(
+        f"{subject.words} was not started: this machine gives no namespaces ({why_no_namespaces()}), and the policy "
+        f"({decision.source or f'level {decision.level}'}) does not accept the weaker wall that does without them",
+        code="fallback_not_allowed",
+        hint="allow user namespaces (`cardcage doctor` says how), or let a rule of the policy say `fallback: allow` "
+        "after reading what that leaves open",
+        plugin=subject.plugin,
+        version=subject.version,
     )
 
 

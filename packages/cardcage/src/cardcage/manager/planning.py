@@ -12,16 +12,17 @@ from cardcage.audit import NO_TRAIL, Action, AuditFields, Trail
 from cardcage.contracts import ExtensionPoint
 from cardcage.contracts.pack import Pack
 from cardcage.egress import EgressRules
+from cardcage.egress.rules import CONNECTIONS_MAX
 from cardcage.foundation.errors import Fault, InvalidDocument, Misuse, Refused
 from cardcage.foundation.names import InterfaceRef
 from cardcage.launch.runner import LaunchSpec
 from cardcage.manager.home import Home
-from cardcage.manager.judging import Judge, Wish, decisions, declared_capabilities, refuse_denied
+from cardcage.manager.judging import Judge, Wish, decisions, declared_capabilities, refuse_denied, refuse_fallback
 from cardcage.manager.packs import library_dirs
 from cardcage.manifest import Limits, Manifest, validate_config
 from cardcage.permissions import Decision, Grants, Permission, PermissionKind, PermissionRequest, expand
 from cardcage.permissions.network import Endpoint, parse_endpoint
-from cardcage.policy import PolicyDecision
+from cardcage.policy import PolicyDecision, Subject
 from cardcage.registry import InstalledPlugin, InstanceRecord
 from cardcage.runtime import Blueprint, RuntimePolicy
 from cardcage.sandbox.plan import PlanRequest, PythonLayout, ResourceLimits, make_plan
@@ -134,6 +135,8 @@ class Planner:
         verdict = self.judge.judge(subject)
         refuse_denied(subject, verdict, trail)
         isolation = verdict.isolation
+        if isolation == PROCESS:
+            refuse_fallback(subject, verdict, self.machine)
         check_isolation(manifest, isolation)
         asked = ask(requests, grants, policy=verdict, declared=self.declared())
         note_decisions(trail, asked)
@@ -156,6 +159,7 @@ class Planner:
                 uid=uid,
                 python=self.python,
                 floor=self.judge.floor(verdict, self.machine) if isolation != UNCONFINED else None,
+                allow_fallback=verdict.fallback,
             ),
             self.machine,
         )
@@ -180,11 +184,13 @@ class Planner:
             priority=priority,
             missing=tuple(str(request.permission) for request, _ in asked.refused),
             verdict=verdict,
-            egress=self._egress(record, asked, grants | verdict.grants, verdict) if isolation != UNCONFINED else None,
+            egress=self._egress(subject, record, asked, grants | verdict.grants, verdict.limits)
+            if isolation != UNCONFINED
+            else None,
         )
 
     def _egress(
-        self, record: InstanceRecord, asked: Asked, grants: Grants, verdict: PolicyDecision
+        self, subject: Subject, record: InstanceRecord, asked: Asked, grants: Grants, limits: Limits
     ) -> EgressRules | None:
         endpoints = _endpoints(asked.granted)
         if not endpoints:
@@ -193,9 +199,10 @@ class Planner:
             plugin=record.plugin,
             instance=str(record.id),
             endpoints=endpoints,
-            granted=_endpoints(grants),
+            granted=_endpoints(self.judge.undenied(subject, grants)),
             hosts=self.hosts,
-            bytes_per_s=verdict.limits.network_bytes_per_s,
+            bytes_per_s=limits.network_bytes_per_s,
+            connections_max=limits.connections or CONNECTIONS_MAX,
         )
 
     def asked(self, plugin: InstalledPlugin, record: InstanceRecord, *, grants: Grants, wish: Wish) -> Asked:
@@ -237,6 +244,13 @@ def check_isolation(manifest: Manifest, isolation: str) -> None:
             code="isolation_refused",
             plugin=manifest.name,
             hint='allow it for this plugin alone: plugins: {NAME: {enabled: true, isolation: "unconfined"}}',
+        )
+    if isolation in ("container", "vm"):
+        raise Refused(
+            f'the policy asks for {isolation} isolation of plugin "{manifest.name}" {manifest.version}, and this '
+            "version has process isolation only",
+            code="isolation_unavailable",
+            plugin=manifest.name,
         )
     if isolation not in (PROCESS, UNCONFINED):
         raise Misuse(f"isolation is {isolation!r}, expected one of: {PROCESS}, {UNCONFINED}", code="isolation_unknown")
