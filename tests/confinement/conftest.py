@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from cardcage.foundation.names import InstanceId
+from cardcage.launch.container import ContainerRunner
+from cardcage.launch.oci_runtimes import installed_runtimes
 from cardcage.launch.runner import LaunchSpec, Process
 from cardcage.launch.unconfined import UnconfinedRunner
 from cardcage.launch.zygote import ZygoteRunner
@@ -52,7 +54,7 @@ class Loop:
 class Prober:
     """Runs probes in one process and hands back what came of each."""
 
-    def __init__(self, loop: Loop, runner: ZygoteRunner | UnconfinedRunner, process: Process) -> None:
+    def __init__(self, loop: Loop, runner: WalledRunner | UnconfinedRunner, process: Process) -> None:
         self._loop = loop
         self.runner = runner
         self.process = process
@@ -102,12 +104,34 @@ def loop() -> Iterator[Loop]:
     running.close()
 
 
-@pytest.fixture(scope="session")
-def zygote(loop: Loop, machine: MachineReport) -> Iterator[ZygoteRunner]:
-    """The fork server of the session."""
+@pytest.fixture(scope="session", params=["process", "container"])
+def isolation(request: pytest.FixtureRequest, machine: MachineReport) -> str:
+    """The kinds of walls that are tried with the same code."""
+    if request.param == "container" and not installed_runtimes():
+        pytest.skip("no OCI runtime is installed: crun")
+    return request.param
 
-    async def make() -> ZygoteRunner:
-        return ZygoteRunner(main="walled_probe:main", libraries=LIBRARIES)
+
+WalledRunner = ZygoteRunner | ContainerRunner
+
+
+def make_runner(isolation: str, main: str, libraries: Any) -> WalledRunner:
+    """The runner that puts up those walls."""
+    return ContainerRunner(main=main) if isolation == "container" else ZygoteRunner(main=main, libraries=libraries)
+
+
+@pytest.fixture(scope="session")
+def runner_of(isolation: str) -> Callable[[str, Any], WalledRunner]:
+    """Makes a runner of this kind of walls, for a main function and the libraries that it may import."""
+    return lambda main, libraries: make_runner(isolation, main, libraries)
+
+
+@pytest.fixture(scope="session")
+def zygote(loop: Loop, isolation: str) -> Iterator[WalledRunner]:
+    """The session's runner: the fork server, or one that makes containers."""
+
+    async def make() -> WalledRunner:
+        return make_runner(isolation, "walled_probe:main", LIBRARIES)
 
     runner = loop.run(make())
     yield runner
@@ -118,13 +142,13 @@ MakeSpec = Callable[..., LaunchSpec]
 
 
 @pytest.fixture(scope="session")
-def make_spec(machine: MachineReport, tmp_path_factory: pytest.TempPathFactory) -> MakeSpec:
+def make_spec(machine: MachineReport, isolation: str, tmp_path_factory: pytest.TempPathFactory) -> MakeSpec:
     """Makes a spec with folders of its own and, where the host is root, a uid of its own."""
     made: list[str] = []
 
     def make(
         *permissions: str,
-        isolation: str = "process",
+        isolation: str = isolation,
         limits: ResourceLimits | None = None,
         floor: Any = None,
         libraries: Any = LIBRARIES,
@@ -172,7 +196,7 @@ def make_spec(machine: MachineReport, tmp_path_factory: pytest.TempPathFactory) 
 def prober_of(loop: Loop) -> Callable[..., Prober]:
     """Makes a prober of a process that a test has started itself."""
 
-    def make(runner: ZygoteRunner, process: Process) -> Prober:
+    def make(runner: WalledRunner, process: Process) -> Prober:
         return Prober(loop, runner, process)
 
     return make
@@ -182,7 +206,7 @@ Enter = Callable[..., Prober]
 
 
 @pytest.fixture(scope="session")
-def enter(loop: Loop, zygote: ZygoteRunner, make_spec: MakeSpec) -> Iterator[Enter]:
+def enter(loop: Loop, zygote: WalledRunner, make_spec: MakeSpec) -> Iterator[Enter]:
     """Starts a walled process with the permissions given."""
     probers: list[Prober] = []
 

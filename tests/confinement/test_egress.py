@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 
 from cardcage.egress import EgressEvent, EgressRules, Gateway, Relay, Verdict
-from cardcage.launch.zygote import ZygoteRunner
 from cardcage.permissions.network import parse_endpoint
 from cardcage.sandbox.python_layout import core_libraries
 from cardcage.sandbox.report import LayerStatus
@@ -203,9 +202,9 @@ class Plugin:
 
 
 @pytest.fixture(scope="module")
-def client_zygote(loop: Any, machine: Any) -> Iterator[ZygoteRunner]:
-    async def make() -> ZygoteRunner:
-        return ZygoteRunner(main="egress_probe:main", libraries=(*core_libraries(), *PROBES))
+def client_zygote(loop: Any, runner_of: Any) -> Iterator[Any]:
+    async def make() -> Any:
+        return runner_of("egress_probe:main", (*core_libraries(), *PROBES))
 
     runner = loop.run(make())
     yield runner
@@ -216,7 +215,7 @@ Start = Callable[..., Plugin]
 
 
 @pytest.fixture
-def start(loop: Any, client_zygote: ZygoteRunner, make_spec: Any, prober_of: Any) -> Iterator[Start]:
+def start(loop: Any, client_zygote: Any, make_spec: Any, prober_of: Any) -> Iterator[Start]:
     """Starts a walled process that is granted `network`, with the relay that the host would open for it."""
     plugins: list[Plugin] = []
     gateways: list[Gateway] = []

@@ -87,6 +87,7 @@ def test_a_granted_file_that_is_missing_is_named(loop: Any, zygote: Any, make_sp
         loop.run(zygote.start(make_spec(f"read:{tmp_path}/missing.csv")))
 
 
+@pytest.mark.parametrize("isolation", ["process"], indirect=True, scope="session")
 def test_more_grants_than_a_request_can_carry_are_refused_and_the_next_start_succeeds(
     loop: Any, zygote: Any, make_spec: Any, enter: Any, tmp_path: Path
 ) -> None:

@@ -124,6 +124,7 @@ def test_where_user_namespaces_are_forbidden_nothing_starts_and_the_doctor_says_
     assert layer.startswith("unavailable allow unprivileged user namespaces")
 
 
+@pytest.mark.parametrize("isolation", ["process"], indirect=True, scope="session")
 def test_the_fork_server_is_started_again_after_its_death(enter: Any, zygote: Any, loop: Any) -> None:
     before = enter()
     server = before.runner._server._popen.pid  # the one way to reach it: it is nobody's business otherwise

@@ -43,7 +43,6 @@ class InnerWalls(Walls):
         """What is looked at and what is added, in order."""
         return (
             ("namespaces", self._look_at_namespaces),
-            ("time namespace", self._enter_time_namespace),
             ("file tree", self._look_at_tree),
             ("private /proc", self._look_at_proc),
             ("loopback", self._look_at_network),
@@ -66,7 +65,7 @@ class InnerWalls(Walls):
             os.close(self._around.proc)
 
     def _look_at_namespaces(self) -> None:
-        for name in ("user", "pid", "mount", "network", "ipc", "uts", "cgroup"):
+        for name in CLONE_FLAGS:
             self._say_namespace(name)
 
     def _look_at_tree(self) -> None:
@@ -85,7 +84,9 @@ class InnerWalls(Walls):
         if dangerous or readable or os.getpid() != 1:
             self._say("private_proc", "unavailable", f"open: {', '.join((*dangerous, *readable)) or 'another pid'}")
         else:
-            self._say("private_proc", "enforced", "kernel files covered one by one")
+            covered = os.path.lexists("/proc/sys")
+            detail = "kernel files covered one by one" if covered else "processes of its own only, no kernel files"
+            self._say("private_proc", "enforced", detail)
 
     def _look_at_network(self) -> None:
         with open("/proc/self/net/dev", encoding="ascii") as file:  # asking by socket takes a family that is refused

@@ -19,7 +19,7 @@ from cardcage.sandbox.syscalls import MACHINE
 
 OCI_VERSION: Final = "1.0.2"
 
-_NAMESPACES: Final = {"user", "pid", "mount", "network", "ipc", "uts", "cgroup"}
+_NAMESPACES: Final = {"user", "pid", "mount", "network", "ipc", "uts", "cgroup", "time"}
 """Those that every runtime knows."""
 
 _ARCHITECTURES: Final = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}
@@ -30,6 +30,7 @@ _FIRST_PROCESS_CALLS: Final = (
     "landlock_restrict_self",
     "seccomp",
     "capset",
+    "prctl",
 )
 """What the first process needs to add its own walls. The filter that it puts on refuses them again."""
 
@@ -149,7 +150,7 @@ def _is_mounted(one: Mount) -> bool:
 
 def _mount(one: Mount, id_map: IdMap | None, plan: SandboxPlan) -> dict[str, Any]:
     if one.kind == "proc":
-        options = ["nosuid", "noexec", "nodev"]
+        options = ["nosuid", "noexec", "nodev", "hidepid=invisible", "subset=pid"]
         return {"destination": one.target, "type": "proc", "source": "proc", "options": options}
     options = ["nosuid", "nodev", *(() if one.executable else ("noexec",)), "rw" if one.writable else "ro"]
     if one.kind == "tmpfs":
@@ -176,6 +177,8 @@ def seccomp_profile(machine: str = MACHINE) -> dict[str, Any]:
         {"names": sorted({*ours.allowed, *_FIRST_PROCESS_CALLS}), "action": "SCMP_ACT_ALLOW"},
     ]
     for name, conditions in ours.conditional.items():
+        if name in _FIRST_PROCESS_CALLS:
+            continue
         combinations = _allowed_arguments(conditions)
         if combinations is None:
             rules.append({"names": [name], "action": "SCMP_ACT_ALLOW"})
