@@ -3,9 +3,10 @@ PYTHON ?=
 export PYTHON
 BIN := .venv/bin
 PYTEST_ARGS ?=
+HOSTILE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench format dist lock clean
+.PHONY: help setup demo test hostile check bench format dist lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -19,6 +20,9 @@ demo: setup ## analyse a generated estate through walled plugins; see a refusal 
 test: setup ## run every test, installing the Debian packages that some of them need where it may
 	@scripts/debian-packages
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+hostile: setup ## let every hostile plugin loose, and print which layer stopped it; HOSTILE="--only 7,39 --without seccomp"
+	@$(BIN)/python tests/hostile/run.py $(HOSTILE)
 
 check: setup ## ruff, pyright strict, the layers, and the documents against the code
 	@$(BIN)/ruff check .

@@ -323,6 +323,8 @@ def test_the_documented_limits_are_those_of_the_package(project_root: Any) -> No
     limits = WireLimits()
     rows = [
         ("frame or line", limits.frame_bytes),
+        ("lists and maps of a message", limits.containers),
+        ("other parts of a message", limits.parts),
         ("depth of a value", limits.depth),
         ("unanswered calls of one side", limits.in_flight_calls),
         ("outstanding credit of a call", limits.credit),

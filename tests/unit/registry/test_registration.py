@@ -10,6 +10,7 @@ import pytest
 
 from cardcage.foundation.errors import InvalidDocument, Misuse
 from cardcage.registry import InstalledPlugin, InstanceRecord, PutInstance, instance_id, prepare, register, unregister
+from cardcage.registry.registration import older_release
 from cardcage.storage import MemoryStore, SqlStore
 from cardcage.trust import VerifiedRelease, verify
 
@@ -124,3 +125,27 @@ def test_removing_a_plugin_forgets_its_instances(release: MakeRelease) -> None:
     assert (store.plugins(), store.instances()) == ((), ())
     with pytest.raises(Misuse, match="is not installed"):
         unregister(store, "polite")
+
+
+@pytest.mark.parametrize(
+    ("registered", "offered", "refused"),
+    [
+        ("1.2.0", "1.1.9", True),
+        ("1.2.0", "1.2.0-rc.1", True),
+        ("1.10.0", "1.9.0", True),
+        ("1.2.0", "1.2.0", False),
+        ("1.2.0", "1.2.0+build.2", False),
+        ("1.2.0", "2.0.0-alpha", False),
+        ("2.0.0-alpha", "2.0.0", False),
+    ],
+)
+def test_a_release_that_is_older_than_the_registered_one_is_refused(
+    release: MakeRelease, registered: str, offered: str, refused: bool
+) -> None:
+    before = prepare(release("ocr", registered), now_s=1.0)
+    refusal = older_release(release("ocr", offered), before)
+    assert (refusal is not None) is refused
+    if refusal is not None:
+        assert refusal.code == "older_release"
+        assert refusal.message == f'plugin "ocr" {offered} was not registered: {registered} is, and this is older'
+    assert older_release(release("ocr", offered), None) is None

@@ -81,9 +81,9 @@ class PluginManager:
         """Look through the plugin paths and register what is new or changed."""
         return self._wait(self._manager.discover_plugins())
 
-    def register_plugin(self, path: str | os.PathLike[str]) -> PluginView:
-        """Verify one package and register it."""
-        return self._wait(self._manager.register_plugin(path))
+    def register_plugin(self, path: str | os.PathLike[str], *, allow_older: bool = False) -> PluginView:
+        """Verify one package and register it; one older than the last only with `allow_older`."""
+        return self._wait(self._manager.register_plugin(path, allow_older=allow_older))
 
     def load_plugin(self, plugin_name: str) -> bool:
         """Bring a plugin up to LOADED."""

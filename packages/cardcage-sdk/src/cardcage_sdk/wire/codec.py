@@ -13,11 +13,13 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Any, Final, cast
 
-from msgspec import Raw, ValidationError, json, msgpack
+from msgspec import Raw, Struct, ValidationError, json, msgpack
 
 from cardcage_sdk.wire.errors import RemoteProtocolError
 from cardcage_sdk.wire.framing import BinaryFrames, Data, FrameReader, JsonLines, binary_frame
-from cardcage_sdk.wire.messages import Message
+from cardcage_sdk.wire.messages import ABSENT, TOO_HEAVY, Message
+
+_PARTS_IN_WORDS: Final = "lists, maps, texts or numbers"
 
 _DECODERS_KEPT: Final = 2048
 """Declared types come from code, a few hundred for a host; the bound is there for code that makes types as it runs."""
@@ -35,6 +37,15 @@ class Encoding(StrEnum):
     JSON = "json"
 
 
+class Head(Struct, array_like=True, frozen=True):
+    """The kind of a message and the elements after it, unread."""
+
+    kind: int
+    first: Raw = ABSENT
+    second: Raw = ABSENT
+    third: Raw = ABSENT
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Codec:
     """One encoding, as the functions that a session needs."""
@@ -46,6 +57,8 @@ class Codec:
     reader: Callable[[int], FrameReader]
     """What cuts bytes into bodies no longer than the limit given."""
     load_message: Callable[[Data], Message]
+    load_head: Callable[[Data], Head]
+    """The first elements of a message, with all others passed over unread."""
     load_any: Callable[[Raw], Any]
     load_as: Callable[[Any], Callable[[Raw | bytes], Any]]
     """For a type, what reads a value as that type."""
@@ -58,6 +71,8 @@ class Codec:
 
         Raises `msgspec.ValidationError` for another shape, for malformed bytes and for excess depth.
         """
+        if raw is TOO_HEAVY:
+            raise ValidationError(f"Expected a lighter value, got one of more {_PARTS_IN_WORDS} than fit a message")
         try:
             if type_ is not Any:
                 return self.reader_of(type_)(raw or self.nil)
@@ -121,6 +136,7 @@ CODECS: Final = {
         enclose=binary_frame,
         reader=BinaryFrames,
         load_message=msgpack.Decoder(cast("type[Message]", Message)).decode,
+        load_head=msgpack.Decoder(Head).decode,
         load_any=msgpack.Decoder().decode,
         load_as=_msgpack_as,
         nil=b"\xc0",
@@ -131,6 +147,7 @@ CODECS: Final = {
         enclose=_line,
         reader=JsonLines,
         load_message=json.Decoder(cast("type[Message]", Message)).decode,
+        load_head=json.Decoder(Head).decode,
         load_any=json.Decoder().decode,
         load_as=_json_as,
         nil=b"null",

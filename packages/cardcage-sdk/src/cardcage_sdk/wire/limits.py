@@ -26,6 +26,14 @@ class WireLimits:
     """How deep lists and maps of a value may nest where no declared type bounds them. People's data seldom passes 12,
     and Python, JavaScript and Go all walk 64 levels without a thought for the stack."""
 
+    containers: int = 262_144
+    """Lists and maps in one message. An empty map is a byte on the wire and 64 in memory, one of an entry 4 and 184: a
+    frame full of them would take a gigabyte. A frame full of rows of 64 bytes has no more than this."""
+
+    parts: int = 2_097_152
+    """Texts, byte strings and long numbers in one message, some 60 bytes each in memory. A frame full of texts of seven
+    characters has no more."""
+
     in_flight_calls: int = 1024
     """Calls of one side that wait for their answers. The peer holds some state for each of them."""
 

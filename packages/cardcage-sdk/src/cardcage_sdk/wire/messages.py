@@ -55,6 +55,9 @@ Code: TypeAlias = Annotated[str, Meta(min_length=1, max_length=CODE_CHARS_MAX)]
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error", "critical"]
 MetricKind: TypeAlias = Literal["counter", "gauge", "histogram"]
 
+TOO_HEAVY: Final = Raw(b"\xc1")
+"""What stands for a value that would take too much memory to be read: no value in either encoding."""
+
 ABSENT: Final = Raw(b"")
 """A trailing value that the peer left out; `Session.decode` reads it as None."""
 

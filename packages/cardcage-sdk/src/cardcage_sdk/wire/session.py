@@ -27,6 +27,7 @@ from cardcage_sdk.wire.ledger import NO_STREAM, Ledger
 from cardcage_sdk.wire.limits import WireLimits
 from cardcage_sdk.wire.messages import (
     KIND_OF,
+    TOO_HEAVY,
     Call,
     Cancel,
     Credit,
@@ -65,6 +66,16 @@ _PING: Final = int(Kind.PING)
 _PONG: Final = int(Kind.PONG)
 _GOODBYE: Final = int(Kind.GOODBYE)
 
+_VALUES: Final = {
+    _CALL: ("args", 2),
+    _RESULT: ("value", 1),
+    _ERROR: ("data", 3),
+    _ITEM: ("value", 1),
+    _EVENT: ("data", 1),
+    _LOG: ("fields", 2),
+}
+"""The value that a message of this kind carries, and how many elements stand between the kind and it."""
+
 _SENDABLE: Final[dict[tuple[Role, State], dict[int, State]]] = {
     (role, state): {int(kind): after for kind, after in allowed(role, state, Direction.SEND).items()}
     for role in Role
@@ -94,6 +105,7 @@ class Session:
         "_frames",
         "_in_flight_max",
         "_ledger",
+        "_light_bytes",
         "_load_as",
         "_load_message",
         "_receivable",
@@ -128,6 +140,8 @@ class Session:
         self.features: frozenset[str] = frozenset()
         self._features_offered = tuple(features)
         self._frame_bytes_max = limits.frame_bytes
+        # What is no longer than this cannot have more lists and maps than are allowed.
+        self._light_bytes = min(limits.containers, limits.parts)
         self._in_flight_max = limits.in_flight_calls
         self._ledger = ledger = Ledger(limits)
         # The same tables, one step nearer.
@@ -302,7 +316,7 @@ class Session:
             alone = self._whole(data)
             for frame in self._frames.split(data) if alone is None else (alone,):
                 try:
-                    message = self._load_message(frame)
+                    message = self._load_message(frame) if len(frame) <= self._light_bytes else self._load_large(frame)
                 except (ValueError, TypeError, RecursionError) as fault:
                     raise malformed(fault) from None
                 of_type = type(message)
@@ -362,6 +376,27 @@ class Session:
         self._load_as = codec.load_as
         self._frames = codec.reader(self.limits.frame_bytes)
         self._whole = self._frames.whole
+
+    def _load_large(self, frame: Data) -> Message:
+        """A message that is long enough to take up much memory once it is read: weighed before that.
+
+        One whose value is too heavy is handed on without it, for its receiver to refuse. Where no value could be left
+        out it is malformed.
+        """
+        from cardcage_sdk.wire.weight import overweight
+
+        codec, limits = self._codec, self.limits
+        json = self.encoding is Encoding.JSON
+        why = overweight(bytes(frame), json=json, containers=limits.containers, parts=limits.parts)
+        if not why:
+            return self._load_message(frame)
+        head = codec.load_head(frame)
+        if head.kind not in _VALUES:
+            raise RemoteProtocolError(f"sent a message that is too heavy: {why}")
+        field, before = _VALUES[head.kind]
+        others = (head.first, head.second, head.third)[:before]
+        light = self._load_message(codec.encode((head.kind, *others, None)))
+        return msgspec.structs.replace(light, **{field: TOO_HEAVY})
 
     def _enter(self, state: State) -> None:
         self.state = state

@@ -28,7 +28,7 @@ ERROR_DATA_BYTES_MAX: Final = 64 * 1024
 
 EVENT_BYTES_MAX: Final = 1024 * 1024
 """Data of an event that a plugin publishes. An event is a fact and goes to many; longer ones are dropped and told of.
-Decoded, data may take ninety times its length in memory: empty maps do."""
+Decoded, its lists and maps may take up to 64 MiB: the wire bounds how many there are."""
 
 LOG_FIELDS_BYTES_MAX: Final = 64 * 1024
 """Fields of one log message; a line is cut at 8 KiB, and longer fields are dropped."""

@@ -74,16 +74,23 @@ def _release_json(release: VerifiedRelease) -> dict[str, Any]:
     }
 
 
-def register(path: PackagePath, state_dir: StateDir = None, as_json: Json = False) -> None:
+AllowOlder = Annotated[
+    bool, typer.Option("--allow-older", help="Take it although a newer release is registered under its name.")
+]
+
+
+def register(
+    path: PackagePath, allow_older: AllowOlder = False, state_dir: StateDir = None, as_json: Json = False
+) -> None:
     """Verify a package and register it, without starting it. `cardcage plugin load` proves that it loads, too."""
-    run(_register(path, state_dir, as_json))
+    run(_register(path, allow_older, state_dir, as_json))
 
 
-async def _register(path: Path, state_dir: StateDir, as_json: bool) -> None:
+async def _register(path: Path, allow_older: bool, state_dir: StateDir, as_json: bool) -> None:
     from cardcage.cli.host import open_host
 
     async with open_host(state_dir) as host:
-        view = await host.manager.register_plugin(path)
+        view = await host.manager.register_plugin(path, allow_older=allow_older)
     if as_json:
         print_json(view.to_json())
         return

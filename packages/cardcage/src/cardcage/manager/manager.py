@@ -217,13 +217,17 @@ class PluginManager:
                 each.package_dir,
                 Misuse(f'plugin "{each.name}" was found in {each.shadowed_by} first, so this one is passed over'),
             )
-        await asyncio.to_thread(self._roster.register, found.releases)
+        for release, refusal in await asyncio.to_thread(self._roster.register, found.releases):
+            self._problem(release.package_dir, refusal)
         self._found = {release.manifest.name for release in found.releases}
         return [self.plugin_info(name) for name in sorted(self._found)]
 
-    async def register_plugin(self, path: str | os.PathLike[str]) -> PluginView:
-        """Verify one package and register it, or leave everything as it was and say why."""
-        return self.plugin_info(await self._roster.register_path(path))
+    async def register_plugin(self, path: str | os.PathLike[str], *, allow_older: bool = False) -> PluginView:
+        """Verify one package and register it, or leave everything as it was and say why.
+
+        A release that is older than the registered one is refused (code `older_release`) without `allow_older`.
+        """
+        return self.plugin_info(await self._roster.register_path(path, allow_older=allow_older))
 
     async def load_plugin(self, plugin_name: str) -> bool:
         """Bring a plugin's default instance up to LOADED: process, walls, import, config, initialize.

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from cardcage.audit import NO_AUDIT, NO_TRAIL, Action, Actor, Auditor, Trail, fields_of, reason_of, refusal_of
 from cardcage.foundation.clock import Clock
-from cardcage.foundation.errors import CardcageError, Misuse
+from cardcage.foundation.errors import CardcageError, Misuse, Refused
 from cardcage.foundation.names import InstanceId, InterfaceRef
 from cardcage.manager.judging import Wish
 from cardcage.manager.notes import note_registered, note_rejected
@@ -21,7 +21,7 @@ from cardcage.manager.settings import HostSettings
 from cardcage.permissions import Grants, expand
 from cardcage.policy import PolicyDecision
 from cardcage.registry import InstalledPlugin, InstanceRecord, PutInstance, RemoveInstance, Store
-from cardcage.registry.registration import prepare, register, unregister
+from cardcage.registry.registration import older_release, prepare, register, unregister
 from cardcage.registry.resolve import Need, Node, Resolution, node_of, resolve
 from cardcage.runtime import Blueprint
 from cardcage.trust import VerifiedRelease, verify
@@ -63,25 +63,41 @@ class Roster:
             return await self.register_path(name_or_path)
         return self.installed(name_or_path).name
 
-    def register(self, releases: Sequence[VerifiedRelease]) -> None:
-        """Write what is new or changed in one commit."""
+    def register(
+        self, releases: Sequence[VerifiedRelease], *, allow_older: bool = False
+    ) -> list[tuple[VerifiedRelease, Refused]]:
+        """Write what is new or changed in one commit; answers those that were not taken, being older, and why."""
         before = {plugin.name: plugin for plugin in self.store.plugins()}
         now_s = self.clock.wall_s()
+        refused = [
+            (release, refusal)
+            for release in releases
+            if not allow_older and (refusal := older_release(release, before.get(release.manifest.name)))
+        ]
+        passed_over = {id(release) for release, _ in refused}
         written = register(
             self.store,
-            [prepare(release, now_s=now_s, before=before.get(release.manifest.name)) for release in releases],
+            [
+                prepare(release, now_s=now_s, before=before.get(release.manifest.name))
+                for release in releases
+                if id(release) not in passed_over
+            ],
         )
         for plugin in written:
             note_registered(self.auditor, plugin, before.get(plugin.name))
+        for release, refusal in refused:
+            note_rejected(self.auditor, release.package_dir, refusal)
+        return refused
 
-    async def register_path(self, path: str | os.PathLike[str]) -> str:
-        """Verify and register one package; returns its name."""
+    async def register_path(self, path: str | os.PathLike[str], *, allow_older: bool = False) -> str:
+        """Verify and register one package; returns its name. Raises `Refused` for a release older than the last."""
         try:
             release = await asyncio.to_thread(verify, path_of(path))
         except CardcageError as error:
             note_rejected(self.auditor, path, error)
             raise
-        await asyncio.to_thread(self.register, [release])
+        for _, refusal in await asyncio.to_thread(lambda: self.register([release], allow_older=allow_older)):
+            raise refusal
         return release.manifest.name
 
     def remove(self, name: str) -> None:

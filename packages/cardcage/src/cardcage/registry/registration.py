@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final, cast
 
-from cardcage.manifest import Manifest
+from cardcage.foundation.errors import Refused
+from cardcage.manifest import Manifest, parse_version
 from cardcage.registry.model import Change, InstalledPlugin, InstanceRecord, PutInstance, PutPlugin, RemovePlugin
 from cardcage.registry.resolve import node_of, resolve
 from cardcage.registry.store import Store
@@ -49,6 +50,26 @@ def prepare(
         priority=kept_priority if priority is None else priority,
         registered_at=before.registered_at if before is not None and same else now_s,
         capabilities=capability_map(manifest, description),
+    )
+
+
+def older_release(release: VerifiedRelease, before: InstalledPlugin | None) -> Refused | None:
+    """Why this release may not take the place of the one that is installed, or None where it may.
+
+    Whoever can put an older release in the place of a newer one brings back the holes that the newer one closed. The
+    version that was registered last is remembered until the plugin is removed.
+    """
+    name, version = release.manifest.name, release.manifest.version
+    old, new = parse_version(before.version) if before else None, parse_version(version)
+    if before is None or old is None or new is None or new >= old:
+        return None
+    return Refused(
+        f'plugin "{name}" {version} was not registered: {before.version} is, and this is older',
+        code="older_release",
+        hint="to go back on purpose: cardcage plugins register PATH --allow-older",
+        plugin=name,
+        version=version,
+        registered=before.version,
     )
 
 

@@ -1,0 +1,1 @@
+"""Behaviours of several steps, some of them the host's own."""

@@ -1,0 +1,16 @@
+"""The neighbour. It answers, whatever the others do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class Honest:
+    """Keeps something that others would like to read."""
+
+    def echo(self, value: int) -> int:
+        return value
+
+    def keep(self, secret: str) -> str:
+        Path("/data/secret.txt").write_text(secret)
+        return "kept"
