@@ -58,7 +58,8 @@ def _print_machine(machine: MachineReport, floor: frozenset[str], below: list[st
         if fallback:
             out.print(
                 "The weaker wall that does without namespaces is enforced: a policy with `fallback: allow`, as the "
-                "level permissive has it, lets plugins start behind it. What it leaves open: docs/reference/fallback.md.",
+                "level permissive has it, lets plugins start behind it. What it leaves open stands in "
+                "docs/reference/fallback.md.",
                 style="yellow",
             )
     else:
