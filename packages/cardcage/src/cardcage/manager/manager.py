@@ -37,6 +37,7 @@ from cardcage.registry import InstanceRecord, Store, instance_id
 from cardcage.registry.discovery import MemoryCache, discover
 from cardcage.registry.resolve import dependents
 from cardcage.runtime import Instance, InstanceHealth, LogLine, RuntimePolicy, SystemClock
+from cardcage.runtime.warden import InstanceUsage
 from cardcage.sandbox.mode import detect_mode
 from cardcage.sandbox.plan import SandboxPlan
 from cardcage.sandbox.python_layout import find_python_layout
@@ -389,6 +390,18 @@ class PluginManager:
     def egress(self, instance: str) -> Sequence[EgressCount]:
         """Connections and bytes of the running process, for each endpoint that was granted to it."""
         return self._live.get(instance).egress
+
+    def usage(self, instance: str) -> InstanceUsage:
+        """What a running instance uses and has run into. Raises `Misuse` where it does not run now."""
+        used = self._live.get(instance).usage()
+        if used is None:
+            raise Misuse(f"instance {instance!r} has no process now, so it uses nothing", code="not_running")
+        return used
+
+    def usage_all(self) -> dict[str, InstanceUsage]:
+        """The same of every instance that runs. Some ten microseconds each where control groups count it."""
+        found = {each.id: each.usage() for each in self._live}
+        return {instance: used for instance, used in found.items() if used is not None}
 
     def permissions(self, instance: str) -> Asked:
         """What an instance asks for, and what of it is granted."""
