@@ -37,7 +37,7 @@ def machine() -> MachineReport:
     return examine()
 
 
-@pytest.fixture(params=["process", "unconfined", "container"])
+@pytest.fixture(params=["process", "enciphered process", "unconfined", "container"])
 async def runner(request: pytest.FixtureRequest, machine: MachineReport) -> AsyncIterator[AnyRunner]:
     if request.param == "unconfined":
         async with UnconfinedRunner(main="runner_child:main") as unconfined:
@@ -97,12 +97,18 @@ def _read_to_end(descriptor: int) -> bytes:
     return b"".join(parts)
 
 
+@pytest.fixture
+def encrypt(request: pytest.FixtureRequest) -> bool:
+    """Whether the wire is to be enciphered where nobody but the operator asks for it."""
+    return request.node.callspec.params["runner"] == "enciphered process"
+
+
 MakeSpec = Callable[..., LaunchSpec]
 Start = Callable[..., Awaitable[Started]]
 
 
 @pytest.fixture
-def make_spec(tmp_path: Path, runner: AnyRunner, machine: MachineReport) -> MakeSpec:
+def make_spec(tmp_path: Path, runner: AnyRunner, machine: MachineReport, encrypt: bool) -> MakeSpec:
     def make(instance: str = "parrot", *, limits: ResourceLimits | None = None, isolation: str = "") -> LaunchSpec:
         folders = {name: tmp_path / instance / name for name in ("package", "data", "temp")}
         for folder in folders.values():
@@ -128,6 +134,7 @@ def make_spec(tmp_path: Path, runner: AnyRunner, machine: MachineReport) -> Make
             package_dir=folders["package"],
             data_dir=folders["data"],
             temp_dir=folders["temp"],
+            encrypt=encrypt,
         )
 
     return make
@@ -355,6 +362,13 @@ async def test_a_start_that_cannot_be_is_the_plugins_fault_and_names_it(
         await runner.start(spec)
     assert caught.value.code == "setup_failed"
     assert caught.value.fields["version"] == "1.0.0"
+
+
+async def test_the_report_says_whether_the_wire_is_enciphered(start: Start, runner: AnyRunner, encrypt: bool) -> None:
+    parrot = await start()
+    enciphered = encrypt or runner.name == "container"
+    expected = LayerStatus.ENFORCED if enciphered else LayerStatus.OFF
+    assert parrot.process.report.status("encryption") is expected
 
 
 async def test_the_report_says_what_holds(start: Start, runner: AnyRunner) -> None:

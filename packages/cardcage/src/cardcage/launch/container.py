@@ -32,16 +32,16 @@ from cardcage.launch import container_main
 from cardcage.launch.bundle import RUNTIME_LOG, Bundle, launcher_environment
 from cardcage.launch.exits import Evidence, classify
 from cardcage.launch.groups import evidence_of, layer_of, make_group, plan_in_group
-from cardcage.launch.link import Link, Links
+from cardcage.launch.link import ENCRYPTED, Link, Links
 from cardcage.launch.oci_runtimes import OciRuntime, find_runtime, runtime_environment
 from cardcage.launch.pipes import Pipes
 from cardcage.launch.runner import Exit, LaunchSpec, OpenListener, Process
-from cardcage.launch.setup import hand_over_data, setup_failed, wall_error
+from cardcage.launch.setup import check_group_floor, hand_over_data, setup_failed, wall_error
 from cardcage.sandbox.control_groups import ControlGroup
 from cardcage.sandbox.enter import CLONE_FLAGS, namespace_number
 from cardcage.sandbox.group_search import GroupsFound
 from cardcage.sandbox.network import LISTENERS_MAX
-from cardcage.sandbox.plan import LIBRARY_DIR, PythonLayout, python_path
+from cardcage.sandbox.plan import LIBRARY_DIR, OWN_PROCESSES, PythonLayout, python_path
 from cardcage.sandbox.python_layout import find_python_layout
 from cardcage.sandbox.report import EnforcementReport, Layer, LayerName, LayerStatus
 from cardcage.trust.authority import Authority
@@ -54,7 +54,6 @@ START_TIMEOUT_S: Final = 30.0
 
 _STARTS_AT_ONCE_MAX: Final = 4
 _LAST_WORDS_S: Final = 1.0
-_OWN_PROCESSES: Final = 1
 _FIRST_FD: Final = 3
 _DESCRIPTORS_MAX: Final = 2 * LISTENERS_MAX + 2
 """The first process, and the listeners: those of the plan, their plain HTTP neighbours and the proxy's."""
@@ -126,7 +125,7 @@ class ContainerRunner:
     ) -> None:
         self._main = main
         self._imports = tuple(imports)
-        self._links = None if authority is None else Links(authority)
+        self._links = Links(authority or Authority.ephemeral())
         self._wanted = runtime
         self._runtime: OciRuntime | None = None
         self._python = python
@@ -180,9 +179,6 @@ class ContainerRunner:
             self._runtime = find_runtime(self._wanted)
             self._folder = Path(tempfile.mkdtemp(prefix="cardcage-containers-"))
             self._folder.chmod(0o711)  # containers' users pass through to their own, whose names they do not know
-            if self._links is None:
-                (self._folder / "authority").mkdir(mode=0o700)
-                self._links = Links(Authority.open(self._folder / "authority"))
         return self._folder
 
     async def _start_in(self, folder: Path, spec: LaunchSpec, pipes: Pipes) -> Process:
@@ -213,7 +209,9 @@ class ContainerRunner:
     def _prepare(self, folder: Path, spec: LaunchSpec) -> tuple[_Container, socket.socket]:
         assert self._runtime is not None
         loop = asyncio.get_running_loop()
-        group = make_group(self._groups, spec, own_processes=_OWN_PROCESSES)
+        group_layer = layer_of(self._groups)
+        check_group_floor(spec, group_layer)
+        group = make_group(self._groups, spec, own_processes=OWN_PROCESSES)
         self._last_number += 1
         name = f"cardcage-{os.getpid()}-{self._last_number}"
         identity = spec.plan.identity
@@ -230,7 +228,7 @@ class ContainerRunner:
             up=loop.create_future(),
             exited=loop.create_future(),
             group=group,
-            group_layer=layer_of(self._groups),
+            group_layer=group_layer,
         )
         self._live.add(container)
         return container, theirs
@@ -279,15 +277,10 @@ class ContainerRunner:
 
     async def _link(self, container: _Container, pipes: Pipes) -> socket.socket:
         """The plain end of the wire, once the far end has proved that it is this very container."""
-        assert self._links is not None
         if container.group is not None:
             container.group.close_entries()
-        certificate = self._links.issue(container.spec.instance)
-        keys = self._links.keys(certificate)
-        container.control.send(json.dumps({"ca_pem": keys.ca_pem, "own_pem": keys.own_pem}).encode())
         stream = pipes.our_sock.dup()
-        spec = container.spec
-        sock, container.link = await self._links.open(stream, certificate, plugin=spec.plugin, version=spec.version)
+        sock, container.link = await self._links.lay(container.control, stream, container.spec)
         pipes.our_sock.close()
         return sock
 
@@ -448,7 +441,7 @@ def _enforcement(rows: Iterable[Sequence[str]], group_layer: Layer) -> Enforceme
     told = {name: Layer(name=name, status=LayerStatus(status), detail=detail) for name, status, detail in rows}
     own = (
         group_layer,
-        Layer(name=LayerName.ENCRYPTION, status=LayerStatus.ENFORCED, detail="mutual TLS 1.3"),
+        ENCRYPTED,
     )
     told |= {str(layer.name): layer for layer in own}
     order = [str(name) for name in LayerName]

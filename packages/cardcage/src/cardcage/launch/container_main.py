@@ -15,7 +15,6 @@ import gc
 import importlib
 import json
 import os
-import select
 import signal
 import socket
 import sys
@@ -66,7 +65,6 @@ def _main() -> "NoReturn":
         control.send(pack(("failed", layers, "the first process", 0, f"{type(error).__name__}: {error}")))
         os._exit(1)
     _tell_ready(control, pack(("ready", layers, [place for place, _ in listeners])), listeners)
-    _await_word(control)
     _run(plan, order, main, control, pack)
 
 
@@ -149,13 +147,6 @@ def _tell_ready(control: socket.socket, word: bytes, listeners: "list[tuple[int,
         listener.close()
 
 
-def _await_word(control: socket.socket) -> None:
-    """Wait until the host has said something, and leave it unread."""
-    watch = select.poll()
-    watch.register(control, select.POLLIN)
-    watch.poll()
-
-
 def _run(
     plan: "SandboxPlan",
     order: "dict[str, Any]",
@@ -163,13 +154,14 @@ def _run(
     control: socket.socket,
     pack: "Any",
 ) -> "NoReturn":
+    from cardcage.launch.carrier import await_word, carry
     from cardcage.sandbox.enter import hide_from_own_uid
 
-    ended = _Ended()
+    await_word(control)
     ours, theirs = socket.socketpair()
     # Before the fork: the plugin is of the same uid, and must at no moment be able to speak in this one's name.
     hide_from_own_uid()
-    ended.pid = pid = os.fork()
+    pid = os.fork()
     if pid == 0:
         os.close(STREAM_FD)
         control.close()
@@ -178,67 +170,13 @@ def _run(
     theirs.close()
     os.close(1)
     os.close(2)  # the plugin's alone: the host must see their end with the plugin's
-    keys = control.recv(ORDER_BYTES_MAX)
-    if not keys:
-        os._exit(0)  # the host is gone, or has thought better of it
     try:
-        _carry(ours, ended, json.loads(keys), control)
+        status = carry(ours, STREAM_FD, control, pid)
     except Exception as error:
         control.send(pack(("failed", [], "the link", 0, f"{type(error).__name__}: {error}")))
         os._exit(1)
-    control.send(pack(("ended", ended.status)))
+    control.send(pack(("ended", status)))
     os._exit(0)
-
-
-class _Ended:
-    """What has been learnt of the plugin's end."""
-
-    pid = 0
-    status: "int | None" = None
-
-    def reap(self, found: "tuple[int, int]") -> None:
-        """Take note of one child's end."""
-        if found[0] == self.pid:
-            self.status = found[1]
-
-    def reap_all(self) -> bool:
-        """Take in whatever has ended; whether the plugin is among it."""
-        while True:
-            found = os.waitpid(-1, os.WNOHANG)
-            if not found[0]:
-                return False
-            self.reap(found)
-            if self.status is not None:
-                return True
-
-
-def _carry(plain: socket.socket, ended: _Ended, keys: "dict[str, str]", control: socket.socket) -> None:
-    """Move bytes until the plugin has ended and its last words are out."""
-    from cardcage_sdk.secure import SecurePump, instance_context, serve
-
-    children, waker = os.pipe()
-    os.set_blocking(waker, False)
-    signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
-    signal.signal(signal.SIGCHLD, lambda number, frame: None)
-    os.write(waker, b"x")  # it may have ended before there was anybody to be woken
-    watch = select.epoll()
-    watch.register(children, select.EPOLLIN)
-    watch.register(control, select.EPOLLIN)
-
-    def woken() -> bool:
-        for descriptor, _ in watch.poll(0):
-            if descriptor == control.fileno():
-                os._exit(0)  # the host is gone
-            os.read(children, 4096)
-        return ended.reap_all()
-
-    pump = SecurePump(plain, STREAM_FD, instance_context(keys["ca_pem"], keys["own_pem"].encode()), server=False)
-    serve(pump, plain, STREAM_FD, wake=watch.fileno(), on_wake=woken)
-    plain.close()
-    os.close(STREAM_FD)
-    while ended.status is None:
-        watch.poll()
-        woken()
 
 
 def _run_plugin(

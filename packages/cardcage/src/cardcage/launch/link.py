@@ -8,19 +8,31 @@ link, be it of the same authority; the other side takes none but the host's.
 from __future__ import annotations
 
 import asyncio
+import json
 import select
 import socket
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Final
 from urllib.parse import quote
 
 from cardcage.foundation.errors import PluginFault
 from cardcage.foundation.limits import CONNECT_TIMEOUT_S
 from cardcage.foundation.names import InstanceId
+from cardcage.launch.runner import LaunchSpec
+from cardcage.sandbox.report import Layer, LayerName, LayerStatus
 from cardcage.trust.authority import Authority, Certificate
 from cardcage_sdk.secure import HOST_NAME, INSTANCE_URI, LinkError, SecurePump, host_context, peer_names
+
+ENCRYPTED: Final = Layer(
+    name=LayerName.ENCRYPTION,
+    status=LayerStatus.ENFORCED,
+    detail="mutual TLS 1.3, with a certificate for this start alone",
+)
+NOT_ENCRYPTED: Final = Layer(
+    name=LayerName.ENCRYPTION, status=LayerStatus.OFF, detail="no other process can see the socket"
+)
 
 _PLAIN: Final = 0
 _STREAM: Final = 1
@@ -83,6 +95,15 @@ class Links:
                 ) from error
             raise
         return ours, link
+
+    async def lay(self, control: socket.socket, stream: socket.socket, spec: LaunchSpec) -> tuple[socket.socket, Link]:
+        """Hand a key for this start to the process at the other end of `control`, and open the link with it."""
+        certificate = self.issue(spec.instance)
+        try:
+            control.send(json.dumps(asdict(self.keys(certificate))).encode())
+        except OSError:
+            pass  # it has ended; the link finds out
+        return await self.open(stream, certificate, plugin=spec.plugin, version=spec.version)
 
     def _host_context(self) -> ssl.SSLContext:
         own = (

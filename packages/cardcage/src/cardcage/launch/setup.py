@@ -9,6 +9,7 @@ from typing import Any
 
 from cardcage.foundation.errors import CardcageError, PluginFault, Refused
 from cardcage.launch.runner import LaunchSpec
+from cardcage.sandbox.report import Layer, LayerStatus
 
 
 async def hand_over_data(spec: LaunchSpec) -> None:
@@ -57,4 +58,21 @@ def setup_failed(spec: LaunchSpec, what: str, **fields: Any) -> PluginFault:
         version=spec.version,
         instance=spec.instance,
         **fields,
+    )
+
+
+def check_group_floor(spec: LaunchSpec, layer: Layer) -> None:
+    """Refuse where the plan asks for limits that no group keeps: the child knows that it entered one, but not that."""
+    if layer.name in spec.plan.floor and layer.status is not LayerStatus.ENFORCED:
+        raise wall_error(spec, "floor", 0, f"not enforced: {layer.name} ({layer.detail})")
+
+
+def no_encryption(spec: LaunchSpec, why: str) -> Refused:
+    """The error where a link was asked for and cannot be had."""
+    return Refused(
+        f"plugin {spec.plugin!r} {spec.version} was not started: its wire is to be enciphered, and {why}",
+        code="encryption_unavailable",
+        hint="isolation process, container and vm have it",
+        plugin=spec.plugin,
+        version=spec.version,
     )

@@ -25,6 +25,7 @@ from cardcage.launch.exits import Evidence, classify
 from cardcage.launch.groups import evidence_of, layer_of, make_group
 from cardcage.launch.pipes import Pipes
 from cardcage.launch.runner import Exit, LaunchSpec, Process
+from cardcage.launch.setup import no_encryption
 from cardcage.sandbox.control_groups import ControlGroup
 from cardcage.sandbox.group_search import GroupsFound
 from cardcage.sandbox.report import EnforcementReport, Layer, LayerName, LayerStatus
@@ -81,6 +82,8 @@ class UnconfinedRunner:
                 plugin=spec.plugin,
                 version=spec.version,
             )
+        if spec.encrypt:
+            raise no_encryption(spec, "without walls there is no process that could hold the key")
         group = make_group(self._groups, spec)
         with Pipes() as pipes:
             try:

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -21,9 +21,10 @@ from cardcage.foundation.limits import CONNECT_TIMEOUT_S, STOP_TIMEOUT_S
 from cardcage.launch import zygote_main
 from cardcage.launch.exits import Evidence, classify
 from cardcage.launch.groups import evidence_of, layer_of, make_group, plan_in_group
+from cardcage.launch.link import ENCRYPTED, NOT_ENCRYPTED, Links
 from cardcage.launch.pipes import Pipes
 from cardcage.launch.runner import Exit, LaunchSpec, OpenListener, Process
-from cardcage.launch.setup import hand_over_data, setup_failed, wall_error
+from cardcage.launch.setup import check_group_floor, hand_over_data, no_encryption, setup_failed, wall_error
 from cardcage.sandbox.control_groups import ControlGroup
 from cardcage.sandbox.disk_use import disk_layer
 from cardcage.sandbox.group_search import GroupsFound
@@ -32,6 +33,7 @@ from cardcage.sandbox.network import LISTENERS_MAX
 from cardcage.sandbox.plan import OWN_PROCESSES, PYTHON_DIR, PythonLayout, inside_library, inside_stdlib, python_path
 from cardcage.sandbox.python_layout import core_libraries, find_python_layout
 from cardcage.sandbox.report import EnforcementReport, Layer, LayerName, LayerStatus, Mode
+from cardcage.trust.authority import Authority
 
 DEFAULT_MAIN: Final = "cardcage_sdk.serve:serve"
 
@@ -41,10 +43,6 @@ of the machine meanwhile, and overflow the control socket, whose buffer takes ab
 
 _DESCRIPTORS_MAX: Final = 2 * LISTENERS_MAX + 1
 """The listeners that may come with a report: those of the plan, their plain HTTP neighbours and the proxy's."""
-
-_NOT_YET: Final = (
-    Layer(name=LayerName.ENCRYPTION, status=LayerStatus.OFF, detail="no other process can see the socket"),
-)
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
@@ -95,7 +93,8 @@ class ZygoteRunner:
 
     The fork server is started at the first use and again when it has ended. `main` names what a plugin's process runs,
     as `module:function(socket)`; it is imported before the fork, as are `libraries`. With `groups` each instance is put
-    into a control group of its own before anything else is done in its process.
+    into a control group of its own before anything else is done in its process. `authority` vouches for the links of
+    those whose wire is to be enciphered; without one the runner makes its own.
     """
 
     name = "process"
@@ -108,9 +107,11 @@ class ZygoteRunner:
         python: PythonLayout | None = None,
         mode: Mode | None = None,
         groups: GroupsFound | None = None,
+        authority: Authority | None = None,
     ) -> None:
         self._main = main
         self._groups = groups
+        self._links = Links(authority or Authority.ephemeral())
         self._libraries = libraries
         self._python = python
         self._mode = mode
@@ -143,13 +144,14 @@ class ZygoteRunner:
                 if server.fallback
                 else f"the plan of {spec.plugin} {spec.version} does without namespaces, which can be had here"
             )
+        spec = _enciphered(spec)
         await hand_over_data(spec)
         async with server.turn:
             group_layer = layer_of(self._groups)
-            _check_group_floor(spec, group_layer)
+            check_group_floor(spec, group_layer)
             group = make_group(self._groups, spec, own_processes=OWN_PROCESSES)
             try:
-                return await _start_on(server, spec, group, group_layer)
+                return await _start_on(server, spec, group, group_layer, self._links)
             except BaseException:
                 if group is not None:
                     group.remove()
@@ -188,25 +190,35 @@ class ZygoteRunner:
                 await self._server.aclose()
 
 
-def _check_group_floor(spec: LaunchSpec, layer: Layer) -> None:
-    """The child knows that it entered a group, but not which limits are missing there."""
-    if layer.name in spec.plan.floor and layer.status is not LayerStatus.ENFORCED:
-        raise wall_error(spec, "floor", 0, f"not enforced: {layer.name} ({layer.detail})")
+def _enciphered(spec: LaunchSpec) -> LaunchSpec:
+    """The spec with a plan that knows of its link, where it is to have one."""
+    if not spec.encrypt or spec.plan.encrypt:
+        return spec
+    if spec.plan.fallback:
+        raise no_encryption(spec, "the fallback walls have no process that could hold the key")
+    return replace(spec, plan=msgspec.structs.replace(spec.plan, encrypt=True))
 
 
-async def _start_on(server: _Server, spec: LaunchSpec, group: ControlGroup | None, group_layer: Layer) -> Process:
+async def _start_on(
+    server: _Server, spec: LaunchSpec, group: ControlGroup | None, group_layer: Layer, links: Links
+) -> Process:
     with Pipes() as pipes:
         instance = await server.request(spec, pipes, group, group_layer)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 report = await asyncio.shield(instance.up)
+            sock = None
+            if spec.plan.encrypt:
+                pipes.their_sock.close()  # or a process that ends would not end the stream
+                sock, _ = await links.lay(instance.report, pipes.our_sock.dup(), spec)
+                report = report.with_layer(ENCRYPTED)
         except BaseException as error:
             instance.kill()
             await asyncio.shield(instance.exited)
             if isinstance(error, TimeoutError):
                 raise setup_failed(spec, f"the walls were not up after {CONNECT_TIMEOUT_S:g} s") from None
             raise
-        process = pipes.process(pid=_pid_of(instance.pidfd), report=report, group=group, handle=instance)
+        process = pipes.process(pid=_pid_of(instance.pidfd), report=report, group=group, handle=instance, sock=sock)
         process.listeners, instance.listeners = instance.listeners, []
         return process
 
@@ -479,7 +491,7 @@ def _pid_of(pidfd: int) -> int:
 
 def _enforcement(rows: Iterable[Sequence[str]], group_layer: Layer) -> EnforcementReport:
     told = {name: Layer(name=name, status=LayerStatus(status), detail=detail) for name, status, detail in rows}
-    told = {str(layer.name): layer for layer in _NOT_YET} | told
+    told = {str(layer.name): layer for layer in (NOT_ENCRYPTED,)} | told
     told |= {str(layer.name): layer for layer in (group_layer, disk_layer())}
     order = [str(name) for name in LayerName]
     return EnforcementReport(layers=tuple(sorted(told.values(), key=lambda layer: order.index(str(layer.name)))))

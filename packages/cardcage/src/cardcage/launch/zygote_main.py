@@ -205,6 +205,7 @@ class _ForkServer:
 
         import msgspec
 
+        from cardcage.launch import carrier
         from cardcage.launch.leaving import leave_after
         from cardcage.sandbox import enter, seccomp, syscalls
         from cardcage.sandbox.plan import SandboxPlan
@@ -212,6 +213,7 @@ class _ForkServer:
         module, _, function = main.partition(":")
         self._main = getattr(importlib.import_module(module), function)
         self._enter = enter
+        self._carrier = carrier
         self._leave_after = leave_after
         self._call = syscalls.call
         self._around = enter.Surroundings(as_root=as_root)
@@ -356,6 +358,7 @@ class _ForkServer:
                     self._main,
                     self._pack,
                     self._enter,
+                    self._carrier,
                     self._leave_after,
                 )
         finally:
@@ -377,6 +380,7 @@ def _become_init(
     main: "Callable[[socket.socket], object]",
     pack: "Any",
     enter: "ModuleType",
+    carrier: "ModuleType",
     leave_after: "Callable[[Mapping[str, str], Callable[[], object]], NoReturn]",
 ) -> "NoReturn":
     """The child of a fork: walls, then the plugin's process, then waiting for its end. Never returns."""
@@ -415,6 +419,8 @@ def _become_init(
         os.close(_ALIVE_FD)
         # Before the fork: the plugin is of the same uid, and must at no moment be able to speak in this one's name.
         enter.hide_from_own_uid()
+        if plan.encrypt:
+            _run_enciphered(plan, main, report, pack, enter, carrier, leave_after)
         pid = os.fork()
         if pid == 0:
             report.close()
@@ -427,6 +433,33 @@ def _become_init(
         os.write(2, f"cardcage: {type(error).__name__}: {error}\n".encode())
     finally:
         os._exit(1)
+
+
+def _run_enciphered(
+    plan: "SandboxPlan",
+    main: "Callable[[socket.socket], object]",
+    report: socket.socket,
+    pack: "Any",
+    enter: "ModuleType",
+    carrier: "ModuleType",
+    leave_after: "Callable[[Mapping[str, str], Callable[[], object]], NoReturn]",
+) -> "NoReturn":
+    """The same with an enciphered wire: the plugin gets a plain socket, and this process carries its bytes."""
+    carrier.await_word(report)
+    ours, theirs = socket.socketpair()
+    pid = os.fork()
+    if pid == 0:
+        report.close()
+        ours.close()
+        os.dup2(theirs.fileno(), _WIRE_FD, inheritable=False)
+        theirs.close()
+        enter.show_to_own_uid()
+        _run_plugin(plan, main, leave_after)
+    theirs.close()
+    os.close(1)
+    os.close(2)
+    report.send(pack(("ended", carrier.carry(ours, _WIRE_FD, report, pid))))
+    os._exit(0)
 
 
 def _become_keeper(

@@ -196,6 +196,8 @@ class SandboxPlan(msgspec.Struct, frozen=True, kw_only=True):
     limits: ResourceLimits = ResourceLimits()
     network: NetworkPlan = NetworkPlan()
     floor: tuple[str, ...] = ()
+    encrypt: bool = False
+    """Whether the wire runs through an enciphered link also where no other process can see it."""
     fallback: bool = False
     """Whether this is the weaker wall of a machine that forbids namespaces: see docs/reference/fallback.md."""
 

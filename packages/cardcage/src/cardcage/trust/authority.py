@@ -113,6 +113,12 @@ class Authority:
             ) from error
         return cls(key, cert, now)
 
+    @classmethod
+    def ephemeral(cls, *, now: Callable[[], datetime] = now_utc) -> Authority:
+        """One that is kept nowhere and ends with this process: what trusts it is told at each start anyway."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        return cls(key, _self_signed(key, now()), now)
+
     def issue(
         self, name: str, *, server: bool, client: bool, names: Iterable[str] = (), lifetime: timedelta = LIFETIME
     ) -> Certificate:
