@@ -161,7 +161,7 @@ def test_a_full_disk_is_told_and_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "registry.db"
     store = SqlStore(path)
     store.commit(PutSetting(name="small", value=1))
-    store._engine.raw_connection().driver_connection.execute("PRAGMA max_page_count = 1")  # pyright: ignore
+    store._database._engine.raw_connection().driver_connection.execute("PRAGMA max_page_count = 1")  # pyright: ignore
     with pytest.raises(Unavailable, match="the disk is full"):
         store.commit(PutSetting(name="large", value="x" * 10_000_000))
     assert dict(store.settings()) == {"small": 1}

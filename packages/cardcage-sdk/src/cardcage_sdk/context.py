@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,6 +19,8 @@ from cardcage_sdk.wire import Call
 
 if TYPE_CHECKING:
     import logging
+
+    from cardcage_sdk.data_store import DataStore
 
 EventCallback = Callable[[str, Any], Any]
 
@@ -181,6 +183,8 @@ class PluginContext:
     """What it asked for and was granted, in the spelling of manifests: `read:/srv/bill.csv`."""
     missing_permissions: tuple[str, ...] = ()
     """What it asked for as optional and was not granted."""
+    data_store: Any = field(default_factory=lambda: None)
+    """The plugin's own data, kept by the host: a `cardcage_sdk.data_store.DataStore`."""
 
     def has_permission(self, permission: str) -> bool:
         """Whether the host granted this permission, spelt as in `permissions`."""
@@ -188,7 +192,8 @@ class PluginContext:
 
 
 class LinkedContext(PluginContext):
-    """A context whose parts speak through a link. Its logger is made when it is first used: many plugins never log."""
+    """A context whose parts speak through a link. The logger and the data store are made when they are first used: many
+    plugins need neither."""
 
     def __init__(self, link: HostLink, settings: Mapping[str, Any]) -> None:
         self.config = dict(settings.get("config") or {})
@@ -206,9 +211,18 @@ class LinkedContext(PluginContext):
         self._log_level: str = settings.get("log_level") or "info"
 
     def __getattr__(self, name: str) -> Any:
-        if name != "logger":
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        return self.open_logger()
+        if name == "logger":
+            return self.open_logger()
+        if name == "data_store":
+            return self.open_data_store()
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def open_data_store(self) -> DataStore:
+        """The way to what the host keeps for this plugin. Nothing is asked of the host before it is used."""
+        from cardcage_sdk.data_store import DataStore
+
+        self.data_store = DataStore(self._link)
+        return self.data_store
 
     def open_logger(self) -> logging.Logger:
         """Attach Python's logging to the link, and return the plugin's own logger."""

@@ -3,10 +3,12 @@
 from cardcage.broker.broker import Broker, HookOutcome, HookStep, Outcome, Tool
 from cardcage.broker.events import Event, EventBus
 from cardcage.broker.providers import PluginInfo
+from cardcage.broker.rates import CallRate
 from cardcage.broker.services import Service, ServiceTable
 
 __all__ = [
     "Broker",
+    "CallRate",
     "Event",
     "EventBus",
     "HookOutcome",

@@ -98,6 +98,7 @@ class Broker:
         """Forget an instance and end its subscriptions."""
         self._instances.pop(instance_id, None)
         self.bus.unsubscribe_owner(instance_id)
+        self.services.forget(instance_id)
 
     def provide(
         self, point: ExtensionPoint, implementation: Any, *, name: str, version: str = "0", priority: int = 50
@@ -278,8 +279,11 @@ class Broker:
 
         self.bus.subscribe(pattern, deliver, owner=instance.id)
 
-    def publish_from(self, instance: Instance, name: str, data: Any) -> None:
-        """An event that a plugin publishes: its name must be well formed, and never one of the host's own."""
+    def publish_from(self, instance: Instance, name: str, data: Any) -> bool:
+        """An event that a plugin publishes: its name must be well formed, and never one of the host's own.
+
+        False where it was refused.
+        """
         if not _EVENT_NAME.fullmatch(name) or name.startswith(_HOST_EVENTS):
             instance.logbook.note("warning", f"event {name!r} refused: not a name that a plugin may publish")
             instance.trail.note(
@@ -289,8 +293,9 @@ class Broker:
                 actor=Actor.PLUGIN,
                 event=name,
             )
-            return
+            return False
         self.publish(name, data, source=instance.id)
+        return True
 
     # inside -------------------------------------------------------------------------------------------------------
 

@@ -10,12 +10,14 @@ from cardcage.contracts.pack import Pack
 from cardcage.contracts.point import ExtensionPoint, MethodSpec, ParameterSpec
 from cardcage.contracts.provider import check_provider
 from cardcage.contracts.proxy import make_proxy
+from cardcage.contracts.service import ServiceInterface, service, service_of
 
 __all__ = [
     "ExtensionPoint",
     "MethodSpec",
     "Pack",
     "ParameterSpec",
+    "ServiceInterface",
     "bind_arguments",
     "check_provider",
     "extension_point",
@@ -23,4 +25,6 @@ __all__ = [
     "idempotent",
     "index_points",
     "make_proxy",
+    "service",
+    "service_of",
 ]

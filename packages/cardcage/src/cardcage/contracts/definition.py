@@ -104,14 +104,20 @@ def _read_point(
         )
     if _POINT_ATTRIBUTE in vars(cls):
         raise _bad(f"{ref}: {cls.__qualname__} is already the extension point {extension_point_of(cls).ref}")
+    methods = read_methods(ref, cls, local_names)
+    return ExtensionPoint(
+        ref=ref, methods=methods, protocol=cls, exclusive=exclusive, doc=inspect.cleandoc(cls.__doc__ or "")
+    )
+
+
+def read_methods(ref: InterfaceRef, cls: type, local_names: Mapping[str, Any]) -> dict[str, MethodSpec]:
+    """The methods of a Protocol class by name. Raises `Misuse` for one that could not be called across a process."""
     methods = {
         member: _read_method(ref, member, function, local_names) for member, function in _functions(ref, cls).items()
     }
     if not methods:
         raise _bad(f"{ref}: {cls.__qualname__} has no methods, and an extension point is made of them")
-    return ExtensionPoint(
-        ref=ref, methods=methods, protocol=cls, exclusive=exclusive, doc=inspect.cleandoc(cls.__doc__ or "")
-    )
+    return methods
 
 
 def _functions(ref: InterfaceRef, cls: type) -> dict[str, Callable[..., Any]]:

@@ -38,3 +38,8 @@ LOG_BURST_LINES: Final = 1000
 
 PLUGIN_LOG_HISTORY_LINES: Final = 2000
 """Lines of each instance kept for `cardcage plugin logs`."""
+
+SERVICE_CALLS_PER_S: Final = 500
+SERVICE_BURST_CALLS: Final = 2000
+"""Calls of one instance into the host's services. One takes the host some tens of microseconds to a few milliseconds,
+so that no plugin can have a core of the host to itself for long."""

@@ -25,7 +25,7 @@ from cardcage.foundation.errors import CardcageError, Misuse, Refused
 from cardcage.manager.home import Home, default_state_dir
 from cardcage.manager.judging import Judge
 from cardcage.manager.live_instances import LiveInstances, warn_unconfined
-from cardcage.manager.notes import note_grants, note_rejected, noting_calls
+from cardcage.manager.notes import note_grants, note_rejected, noting_calls, noting_excess
 from cardcage.manager.packs import installed_packs
 from cardcage.manager.planning import PROCESS, UNCONFINED, Asked, Planner, parse_grants, path_of
 from cardcage.manager.policy_source import ENVIRONMENT_VARIABLE, PolicySource, find_policy
@@ -42,7 +42,8 @@ from cardcage.sandbox.mode import detect_mode
 from cardcage.sandbox.plan import SandboxPlan
 from cardcage.sandbox.python_layout import find_python_layout
 from cardcage.sandbox.report import EnforcementReport, MachineReport
-from cardcage.storage import SqlStore
+from cardcage.services import DataQuota, PluginDataStore, Shelf, offer_own
+from cardcage.storage import SqlShelf, SqlStore
 from cardcage.supervise import PluginState
 
 T = TypeVar("T")
@@ -67,13 +68,15 @@ class PluginManager:
         environment: str | None = None,
         store: Store | None = None,
         audit: Auditor | bool = True,
+        data_quota: DataQuota | None = None,
     ) -> None:
         """Nothing is read or started before the manager is entered.
 
         `config` is the host configuration (plugins, plugin_paths, auto_load, default_limits, health_check_interval).
         `grants` gives each plugin, by name, permissions in their text form, such as `"read:/srv/bill.csv"`.
         `isolation="unconfined"` takes the walls away from every plugin, and warns. Every decision is recorded in the
-        audit log of the state folder, or by the `audit` that is given; False records nothing. `policy` is a level
+        audit log of the state folder, or by the `audit` that is given; False records nothing. `data_quota` bounds what
+        one plugin may keep in the data store. `policy` is a level
         (`"strict"`, `"standard"`, `"permissive"`), the path of a policy file, which is read again at each start, or a
         `Policy`; `environment` is what rules of it may ask for, such as `"production"`. `deadlines` are those of every
         instance, with how it is restarted (`policy` takes them, too, for programs that know them by that name). With
@@ -104,9 +107,13 @@ class PluginManager:
         self._found: set[str] = set()
         self._given_auditor = audit
         self._auditor: Auditor = NO_AUDIT
-        self._services = ServiceTable(on_decision=noting_calls(lambda: self._auditor))
+        self._services = ServiceTable(
+            on_decision=noting_calls(lambda: self._auditor), on_excess=noting_excess(lambda: self._auditor)
+        )
         self._broker = Broker(services=self._services, clock=self._clock)
         self._services.register("cardcage.subscribe", self._subscribe_plugin, capability=None)
+        self._data_store = PluginDataStore(self._open_shelf, quota=data_quota)
+        offer_own(self._services, self._broker, self._data_store, lambda instance: self._live.get(instance))
 
     # opening and closing ------------------------------------------------------------------------------------------
 
@@ -141,6 +148,7 @@ class PluginManager:
                 await open_.live.aclose()
         finally:
             await self._broker.bus.aclose()
+            await self._data_store.aclose()
             if open_ is not None and self._given_store is None:
                 open_.roster.store.close()
             auditor, self._auditor = self._auditor, NO_AUDIT
@@ -483,6 +491,14 @@ class PluginManager:
         """Offer a method to plugins under `api_client`, behind a capability that must be granted (None: to all)."""
         self._services.register(name, handler, capability=capability)
 
+    def offer_service(self, declared: type, implementation: object) -> None:
+        """Offer a typed service to plugins: a Protocol declared with `@service`, and what answers its methods.
+
+        Each method of the implementation is given the caller's `PluginInfo` before its arguments, which have been held
+        against their declared types.
+        """
+        self._services.offer(declared, implementation)
+
     # what instances need (InstanceHost) ---------------------------------------------------------------------------
 
     async def call_from(self, instance: Instance, method: str, args: Any) -> Any:
@@ -507,6 +523,9 @@ class PluginManager:
             self._broker.publish("plugin.egress_refused", {**data, "reason": event.reason})
 
     # inside -------------------------------------------------------------------------------------------------------
+
+    def _open_shelf(self) -> Shelf:
+        return SqlShelf(self._roster.planner.home.registry)
 
     def _subscribe_plugin(self, caller: PluginInfo, pattern: str) -> None:
         self._broker.subscribe_instance(self._live.get(caller.instance), pattern)

@@ -56,3 +56,19 @@ def noting_calls(auditor: Callable[[], Auditor]) -> Callable[[PluginInfo, str, D
         )
 
     return note
+
+
+def noting_excess(auditor: Callable[[], Auditor]) -> Callable[[PluginInfo, str], None]:
+    """What a table of services is to call with each call that came too soon after those before it."""
+
+    def note(caller: PluginInfo, service: str) -> None:
+        Trail(auditor=auditor(), plugin=caller.name, version=caller.version, instance=caller.instance).note(
+            Action.LIMIT_HIT,
+            "it calls the host more often than any plugin may",
+            allowed=False,
+            actor=Actor.PLUGIN,
+            limit="service_calls",
+            service=service,
+        )
+
+    return note

@@ -15,6 +15,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -24,7 +25,7 @@ from sqlalchemy import (
 APPLICATION_ID: Final = 0x43434147
 """Written into the file's header (`CCAG`), so that another program's SQLite file is never taken for ours."""
 
-NEWEST_REVISION: Final = "0001"
+NEWEST_REVISION: Final = "0002"
 
 metadata: Final = MetaData()
 
@@ -72,4 +73,24 @@ settings: Final = Table(
     metadata,
     Column("name", String, primary_key=True),
     Column("value", Text, nullable=False),
+)
+
+data_spaces: Final = Table(
+    "data_spaces",
+    metadata,
+    # No foreign key: what a plugin keeps outlives its registration, as its data folder does.
+    Column("namespace", String, primary_key=True),
+    Column("revision", Integer, nullable=False),
+    Column("entries", Integer, nullable=False),
+    Column("total_bytes", Integer, nullable=False),
+)
+
+data_entries: Final = Table(
+    "data_entries",
+    metadata,
+    Column("namespace", String, primary_key=True),
+    Column("key", String, primary_key=True),
+    Column("value", LargeBinary, nullable=False),
+    Column("size_bytes", Integer, nullable=False),
+    Column("revision", Integer, nullable=False),
 )
