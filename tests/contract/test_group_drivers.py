@@ -390,7 +390,7 @@ class TestVersionTwoAsFiles:
         tree = FakeTree(tmp_path / "none", offers="hugetlb")
         folder = DelegatedFolder(tree.root, tree)
         assert not folder.controllers
-        assert folder.problem == "it has none of the controllers memory, cpu and pids"
+        assert folder.problem == "its group has none of the controllers memory, cpu and pids"
 
     def test_a_host_alone_in_its_group_moves_aside_and_back(self, tmp_path: Path) -> None:
         tree = FakeTree(tmp_path / "own", processes=f"{os.getpid()}\n")

@@ -141,6 +141,13 @@ GLUTTON = """
             os.chmod("/data/closed", 0)
             time.sleep(30)
 
+        def close_up(self):
+            import ctypes
+            ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)
+            end = time.monotonic() + 30
+            while time.monotonic() < end:
+                pass
+
         def groups(self):
             with open("/proc/self/cgroup") as file:
                 return sorted({line.strip().split(":", 2)[2] for line in file})
@@ -289,6 +296,12 @@ async def test_memory_within_the_limit_is_given_also_to_several_processes_that_s
     count, refusal = await host.call("breed", 8)
     assert (count, refusal) == (8, None)
     assert await host.call("pid"), "shared pages count once"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="must not run as root: that can look at every process")
+async def test_a_process_that_does_not_let_its_memory_be_counted_is_ended(open_host: Open) -> None:
+    host = await open_host(memory="64MiB")
+    assert "keeps the host from counting" in (await host.dies("close_up")).message
 
 
 async def test_a_share_of_the_processor_is_held_for_threads_and_for_processes(open_host: Open) -> None:

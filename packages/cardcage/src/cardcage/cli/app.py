@@ -8,7 +8,7 @@ from typing import Any, Final
 import typer
 from typer.core import TyperGroup
 
-from cardcage.cli import auditing, machine, plugins, policy, registering, running, scaffolding
+from cardcage.cli import auditing, machine, plugins, policy, registering, running, scaffolding, using
 from cardcage.cli.exits import MEANINGS
 from cardcage.foundation.errors import Misuse
 
@@ -112,6 +112,7 @@ for command in (
     running.start,
     running.stop,
     running.call,
+    using.top,
 ):
     plugin_app.command(name=command.__name__.rstrip("_"))(command)
 plugin_app.command(name="create")(scaffolding.create)

@@ -39,6 +39,8 @@ which it can be over its limit."""
 _COST_SHARE: Final = 100
 """A look that took t seconds is not repeated before this many times t have passed."""
 _CORES: Final = os.cpu_count() or 1
+_UNREADABLE_LOOKS_MAX: Final = 5
+"""A process that is just being made is unreadable for a moment."""
 _FILES_MAX: Final = 1_000_000
 """Where to give up counting the files of who has no limit of them."""
 
@@ -240,10 +242,14 @@ class Warden:
 
     def _check_memory(self, watch: Watch, used: GroupUsage) -> None:
         limit = watch.limits.memory_bytes
-        if limit is None or used.memory_bytes is None or used.memory_bytes <= limit:
+        if limit is None or used.memory_bytes is None:
             return
-        exact = watch.tree.exact_bytes()
-        found = used.memory_bytes if exact is None else exact
+        if max(watch.tree.unreadable.values(), default=0) > _UNREADABLE_LOOKS_MAX:
+            detail = "a process of it keeps the host from counting its memory"
+            self._end(watch, Breach(limit="memory", reason=ExitReason.OUT_OF_MEMORY, detail=detail))
+        if used.memory_bytes <= limit:
+            return
+        found = watch.tree.exact_bytes()
         if found > limit:
             detail = f"the host found {size_text(found)}"
             self._end(watch, Breach(limit="memory", reason=ExitReason.OUT_OF_MEMORY, detail=detail))

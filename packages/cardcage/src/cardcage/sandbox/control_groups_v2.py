@@ -80,13 +80,13 @@ class DelegatedFolder(HostFolder):
         try:
             self._hand_down()
         except OSError as error:
-            self.problem = f"its controllers cannot be handed down: {error.strerror}"
+            self.problem = f"the controllers of its group cannot be handed down: {error.strerror}"
 
     def _hand_down(self) -> None:
         offered = self._words(self._base / "cgroup.controllers")
         wanted = tuple(name for name in NEEDED if name in offered)
         if not wanted:
-            self.problem = "it has none of the controllers memory, cpu and pids"
+            self.problem = "its group has none of the controllers memory, cpu and pids"
             return
         missing = tuple(name for name in wanted if name not in self._words(self._base / "cgroup.subtree_control"))
         if missing:

@@ -12,6 +12,7 @@ from cardcage.sandbox.control_groups_v2 import DelegatedFolder, LayoutV2, find_p
 from cardcage.sandbox.group_folders import FolderDriver, HostFolder, sweep
 from cardcage.sandbox.plan import ResourceLimits
 
+_USABLE: Final = "usable"
 TRIAL: Final = ResourceLimits(memory_bytes=64 * 1024 * 1024, cpu_cores=0.5, processes=8)
 
 
@@ -28,7 +29,7 @@ class GroupsFound:
     def why_not(self) -> str:
         """Why a limit is not kept by a group, in one phrase; nothing where all are."""
         missing = [name for name in KEPT_MAX if self.driver is None or name not in self.driver.keeps]
-        reasons = dict.fromkeys(text for text in self.tried.values() if not text.startswith("usable"))
+        reasons = dict.fromkeys(text.partition(" (")[0] for text in self.tried.values() if not text.startswith(_USABLE))
         return f"{', '.join(missing)}: {'; '.join(reasons) or 'not mounted'}" if missing else ""
 
 
@@ -69,10 +70,10 @@ def _open_v2(base: Path, tried: dict[str, str]) -> GroupDriver | None:
     try:
         folder = DelegatedFolder(base)
     except OSError as error:
-        tried["v2"] = f"no group can be made in {base}: {error.strerror}"
+        tried["v2"] = f"no group can be made: {error.strerror} ({base})"
         return None
     if not folder.controllers:
-        tried["v2"] = f"{base}: {folder.problem}"
+        tried["v2"] = f"{folder.problem} ({base})"
         folder.close()
         return None
     return _tested(FolderDriver(LayoutV2(), dict.fromkeys(folder.controllers, folder.path), (folder,)), "v2", tried)
@@ -87,7 +88,7 @@ def _open_v1(places: dict[str, Path], tried: dict[str, str]) -> GroupDriver | No
                 made[place] = HostFolder(place)
             hosts[controller] = made[place].path
         except OSError as error:
-            tried[f"v1 {controller}"] = f"no group can be made in {place}: {error.strerror}"
+            tried[f"v1 {controller}"] = f"no group can be made: {error.strerror} ({place})"
     if not made:
         return None
     return _tested(FolderDriver(LayoutV1(), hosts, tuple(made.values())), "v1", tried)
@@ -104,5 +105,5 @@ def _tested(driver: FolderDriver, name: str, tried: dict[str, str]) -> GroupDriv
         tried[name] = f"limits cannot be set: {problem}"
         driver.close()
         return None
-    tried[name] = f"usable: {', '.join(sorted(driver.keeps))}"
+    tried[name] = f"{_USABLE}: {', '.join(sorted(driver.keeps))}"
     return driver

@@ -25,6 +25,7 @@ _TICK_S: Final = 1 / os.sysconf("SC_CLK_TCK")
 _SIGNAL_ROUNDS_MAX: Final = 4
 _STATE, _CHILDREN_USER, _CHILDREN_SYSTEM, _THREADS = 0, 13, 14, 17
 _USER, _SYSTEM = 11, 12
+_RESIDENT: Final = (b"RssAnon:", b"RssShmem:")
 _TMPFS_MAJOR: Final = 0
 """Memory files and tmpfs have no device; neither have some file systems on disks."""
 
@@ -40,6 +41,8 @@ class ProcessTree:
         self._activity = 0
         self.hidden_bytes = 0
         """What `look_for_hidden` found last."""
+        self.unreadable: dict[int, int] = {}
+        """Processes that did not let their open files be looked at, with how often in a row."""
 
     def members(self) -> list[int]:
         """Every process of it, the root first."""
@@ -75,7 +78,7 @@ class ProcessTree:
                 continue
             cpu_s += _own_cpu_s(pid, fields)
             cpu_s += (int(fields[_CHILDREN_USER]) + int(fields[_CHILDREN_SYSTEM])) * _TICK_S
-            memory += _sum_kib(f"/proc/{pid}/status", (b"RssAnon:", b"RssShmem:"))
+            memory += _sum_kib(f"/proc/{pid}/status", _RESIDENT)
             threads += int(fields[_THREADS])
         self._cpu_s = max(self._cpu_s, cpu_s)
         return GroupUsage(memory_bytes=memory, cpu_s=self._cpu_s, processes=max(0, threads - self._own_processes))
@@ -84,7 +87,9 @@ class ProcessTree:
         """Memory that is no process's: open memory files that are not mapped, and the tmpfs folders."""
         files: dict[tuple[int, int], int] = {}
         folders: dict[int, int] = {}
-        for pid in self.members():
+        members = self.members()
+        self.unreadable = {pid: self.unreadable.get(pid, 0) + 1 for pid in members[1:] if not _readable(pid)}
+        for pid in members:
             for place in (TEMP_DIR, SHM_DIR):
                 _add_tmpfs(Path(f"/proc/{pid}/root{place}"), folders)
             for path, found in _deleted_files(pid):
@@ -93,8 +98,8 @@ class ProcessTree:
         self.hidden_bytes = sum(files.values()) + sum(folders.values())
         return self.hidden_bytes
 
-    def exact_bytes(self) -> int | None:
-        """Memory with each shared page counted once; None where a process does not let itself be looked at."""
+    def exact_bytes(self) -> int:
+        """Memory with each shared page counted once, but for processes that do not let themselves be looked at."""
         private = shared = 0
         for pid in self.members():
             path = f"/proc/{pid}/smaps_rollup"
@@ -104,8 +109,7 @@ class ProcessTree:
             except ProcessLookupError:
                 continue
             except OSError:
-                if _stat(pid):
-                    return None
+                private += _sum_kib(f"/proc/{pid}/status", _RESIDENT)
         return private + max(shared, self.look_for_hidden())
 
     def deleted_bytes(self, device: int) -> int:
@@ -220,6 +224,16 @@ def _deleted_files(pid: int) -> Iterator[tuple[str, os.stat_result]]:
             continue
         if found.st_nlink == 0 and stat.S_ISREG(found.st_mode):
             yield path, found
+
+
+def _readable(pid: int) -> bool:
+    try:
+        os.listdir(f"/proc/{pid}/fd")
+    except PermissionError:
+        return False
+    except OSError:
+        return True  # it has ended
+    return True
 
 
 def _is_memory_file(path: str) -> bool:
