@@ -54,7 +54,7 @@ def test_an_ordinary_user_is_told_which_tests_will_be_skipped_and_why(project_ro
     assert "chromium: opening the HTML report in a real browser" in done.stderr
 
 
-PACKAGES = "chromium chromium-driver crun podman curl"
+PACKAGES = "chromium chromium-driver crun podman curl qemu-system-x86 linux-image-cloud-amd64"
 
 
 def test_root_gets_what_is_missing_installed_and_no_more(project_root: Path, tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_root_gets_what_is_missing_installed_and_no_more(project_root: Path, tmp
     assert debian_packages(project_root, tmp_path / "bin").returncode == 0
     assert (tmp_path / "asked").read_text().splitlines()[-1].endswith(f"--no-install-recommends {PACKAGES}")
     (tmp_path / "asked").unlink()
-    for name in ("chromium", "chromedriver", "crun", "podman", "curl"):
+    for name in ("chromium", "chromedriver", "crun", "podman", "curl", "qemu-system-x86_64", "linux-version"):
         tool(tmp_path / "bin", name, "true")
     done = debian_packages(project_root, tmp_path / "bin")
     assert (done.returncode, done.stderr, os.path.exists(tmp_path / "asked")) == (0, "", False)

@@ -55,11 +55,12 @@ Timeout: TypeAlias = Annotated[
     ),
 ]
 Isolation: TypeAlias = Annotated[
-    Literal["process", "unconfined"],
+    Literal["process", "vm", "unconfined"],
     typer.Option(
         "--isolation",
-        metavar="process|unconfined",
-        help="`unconfined` takes the walls away: only for plugins that you trust like this program.",
+        metavar="process|vm|unconfined",
+        help="`vm` boots a virtual machine for each plugin; `unconfined` takes the walls away: only for plugins that "
+        "you trust like this program.",
     ),
 ]
 Policy: TypeAlias = Annotated[

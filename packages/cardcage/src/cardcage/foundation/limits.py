@@ -31,6 +31,11 @@ STOP_TIMEOUT_S: Final = 5.0
 CONNECT_TIMEOUT_S: Final = 10.0
 """From the fork to the plugin's hello; nothing of the plugin's own runs in it."""
 
+EMULATED_CONNECT_TIMEOUT_S: Final = 60.0
+EMULATED_START_TIMEOUT_S: Final = 180.0
+EMULATED_HANG_GRACE_S: Final = 20.0
+"""The same in a virtual machine whose processor is emulated: Python takes twenty to thirty times as long there."""
+
 LOG_LINE_CHARS_MAX: Final = 8192
 LOG_LINES_PER_S: Final = 200
 LOG_BURST_LINES: Final = 1000

@@ -249,18 +249,7 @@ class _Server:
     ) -> None:
         """Start the process and wait until it can fork."""
         self.fallback = mode is Mode.FALLBACK
-        homes = {python.stdlib: inside_stdlib(python)}
-        homes |= {str(source): inside_library(name, source) for name, source in libraries}
-        order = {
-            "main": main,
-            "as_root": mode is Mode.ROOT,
-            "fallback": mode is Mode.FALLBACK,
-            "packages": [str(source) for _, source in libraries],
-            "homes": homes,
-            "python_path": python_path(python),
-            "python_dir": PYTHON_DIR,
-        }
-        self._control.send(json.dumps(order).encode())
+        self._control.send(fork_server_order(python, libraries, main, mode=mode))
         self._popen = await asyncio.to_thread(self._spawn, python.executable)
         self._theirs.close()
         self._loop.add_reader(self._control, self._on_reply)
@@ -470,6 +459,25 @@ class _Server:
                 self._popen.kill()
                 await asyncio.to_thread(self._popen.wait)
         await asyncio.gather(*waiting)
+
+
+def fork_server_order(
+    python: PythonLayout, libraries: Sequence[tuple[str, Path]], main: str, *, mode: Mode, at_place: bool = False
+) -> bytes:
+    """The first packet for a fork server. `at_place`: Python and the packages stand where plugins see them already."""
+    homes = {python.stdlib: inside_stdlib(python)}
+    homes |= {str(source): inside_library(name, source) for name, source in libraries}
+    places = [inside_library(name, source) if at_place else str(source) for name, source in libraries]
+    order = {
+        "main": main,
+        "as_root": mode is Mode.ROOT,
+        "fallback": mode is Mode.FALLBACK,
+        "packages": places,
+        "homes": {} if at_place else homes,
+        "python_path": python_path(python),
+        "python_dir": PYTHON_DIR,
+    }
+    return json.dumps(order).encode()
 
 
 def _resolve(future: asyncio.Future[Any], value: object) -> None:

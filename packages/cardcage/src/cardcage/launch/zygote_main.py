@@ -56,7 +56,8 @@ _WIRE_FD, _REPORT_FD, _PROC_FD, _ALIVE_FD, _FIRST_FREE_FD = 3, 4, 5, 6, 7
 NUMBER_BYTES = 8
 
 
-def _main(control: int) -> None:
+def serve(control: int) -> None:
+    """Be the fork server that the first packet on `control` asks for. Returns only where that packet was none."""
     order = json.loads(os.read(control, PACKET_BYTES_MAX))
     os.environ.clear()  # the interpreter puts LC_CTYPE there where it finds no locale
     from cardcage.launch.child import add_packages
@@ -597,4 +598,4 @@ def _find_cardcage(home: str) -> None:
 
 if __name__ == "__main__":
     _find_cardcage(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    _main(int(sys.argv[1]))
+    serve(int(sys.argv[1]))

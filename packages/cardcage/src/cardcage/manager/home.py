@@ -22,7 +22,7 @@ def default_state_dir() -> Path:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Home:
-    """The folder and what stands in it: `registry.db`, `audit`, `data/<instance>` and `temp/<instance>`."""
+    """The folder and what stands in it: `registry.db`, `audit`, `data/<instance>`, `temp/<instance>`."""
 
     root: Path
 
@@ -57,6 +57,11 @@ class Home:
     @property
     def registry(self) -> Path:
         return self.root / "registry.db"
+
+    @property
+    def machines(self) -> Path:
+        """What virtual machines boot from: made anew where it is missing."""
+        return self.root / "machines"
 
     def folders(self, instance: str, uid: int | None) -> tuple[Path, Path]:
         """The data and temp folder of an instance, made, private, and owned by `uid` where one is given."""

@@ -64,14 +64,15 @@ class Judge:
         """What the policy says of it. Raises `Refused` where the policy's file cannot be used."""
         return judge(self.source.for_start(subject.words), subject)
 
-    def floor(self, decision: PolicyDecision, machine: MachineReport) -> tuple[str, ...]:
+    def floor(self, decision: PolicyDecision, machine: MachineReport, *, of_guest: bool = False) -> tuple[str, ...]:
         """The layers without which this machine starts nothing.
 
+        What is wanted where it is possible is not asked of a virtual machine, whose kernel is another (`of_guest`).
         An ordinary user has no other uid to give away; root's own is the one that must not be kept.
         """
         falls_back = machine.mode is Mode.FALLBACK and decision.fallback
         wanted = [*FALLBACK_FLOOR, *decision.own_floor] if falls_back else list(decision.floor)
-        if decision.floor_where_possible:
+        if decision.floor_where_possible and not of_guest:
             seen = self._examined()
             wanted += [name for name in decision.floor_where_possible if seen.status(name) is LayerStatus.ENFORCED]
         return tuple(name for name in dict.fromkeys(wanted) if machine.uid == 0 or name != LayerName.OWN_UID)

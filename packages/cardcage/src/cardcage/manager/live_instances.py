@@ -13,11 +13,14 @@ from cardcage.broker import Broker
 from cardcage.egress import Gateway
 from cardcage.foundation.clock import Clock
 from cardcage.foundation.errors import Misuse
+from cardcage.launch.link import Links
 from cardcage.launch.runner import Runner
 from cardcage.launch.unconfined import UnconfinedRunner
+from cardcage.launch.vm.runner import VmRunner
 from cardcage.launch.zygote import ZygoteRunner
 from cardcage.manager.judging import note_applied
-from cardcage.manager.planning import UNCONFINED
+from cardcage.manager.packs import library_dirs
+from cardcage.manager.planning import UNCONFINED, VM
 from cardcage.manager.roster import Roster
 from cardcage.registry import InstanceRecord
 from cardcage.runtime import Blueprint, Instance
@@ -26,6 +29,7 @@ from cardcage.runtime.limited import LimitedRunner
 from cardcage.runtime.warden import Warden
 from cardcage.sandbox.group_search import GroupsFound, find_groups
 from cardcage.supervise import PluginState
+from cardcage.trust.authority import Authority
 
 
 class UnconfinedWarning(UserWarning):
@@ -50,6 +54,7 @@ class LiveInstances:
         self._busy: dict[str, asyncio.Lock] = {}
         self._groups: GroupsFound | None = None
         self._warden = Warden()
+        self._own_links: Links | None = None
 
     def __iter__(self) -> Iterator[Instance]:
         return iter(tuple(self._by_id.values()))
@@ -161,10 +166,26 @@ class LiveInstances:
         if runner is None:
             if self._groups is None:
                 self._groups = find_groups()  # not before something is started: other commands need none
-            make = UnconfinedRunner if isolation == UNCONFINED else ZygoteRunner
-            runner = LimitedRunner(make(groups=self._groups), self._warden, on_hit=self._on_limit_hit)
-            self._runners[isolation] = runner
+            runner = self._runners[isolation] = self._make_runner(isolation, self._groups)
         return runner
+
+    def _make_runner(self, isolation: str, groups: GroupsFound) -> Runner:
+        if isolation == VM:
+            # Its limits are the machine's own: what the host would measure is the machine with all that is in it.
+            return VmRunner(
+                links=self._links(),
+                cache_dir=self._roster.planner.home.machines,
+                libraries=library_dirs(self._roster.planner.packs),
+                groups=groups,
+            )
+        make = UnconfinedRunner if isolation == UNCONFINED else ZygoteRunner
+        return LimitedRunner(make(groups=groups), self._warden, on_hit=self._on_limit_hit)
+
+    def _links(self) -> Links:
+        """What makes enciphered links; the manager's authority is made when the first is needed."""
+        if self._own_links is None:
+            self._own_links = Links(Authority.open(self._roster.planner.home.root))
+        return self._own_links
 
     def _on_limit_hit(self, instance: str, limit: str) -> None:
         live = self.find(instance)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +14,11 @@ from cardcage.contracts.pack import Pack
 from cardcage.egress import EgressRules
 from cardcage.egress.rules import CONNECTIONS_MAX
 from cardcage.foundation.errors import Fault, InvalidDocument, Misuse, Refused
+from cardcage.foundation.limits import (
+    EMULATED_CONNECT_TIMEOUT_S,
+    EMULATED_HANG_GRACE_S,
+    EMULATED_START_TIMEOUT_S,
+)
 from cardcage.foundation.names import InterfaceRef
 from cardcage.launch.runner import LaunchSpec
 from cardcage.manager.home import Home
@@ -25,12 +30,17 @@ from cardcage.permissions.network import Endpoint, parse_endpoint
 from cardcage.policy import PolicyDecision, Subject
 from cardcage.registry import InstalledPlugin, InstanceRecord
 from cardcage.runtime import Blueprint, RuntimePolicy
+from cardcage.sandbox.hypervisor import find_hypervisor
 from cardcage.sandbox.plan import PlanRequest, PythonLayout, ResourceLimits, make_plan
 from cardcage.sandbox.report import MachineReport
 from cardcage.trust import confirm_digest
 
-PROCESS: Final = "process"
 UNCONFINED: Final = "unconfined"
+PROCESS: Final = "process"
+CONTAINER: Final = "container"
+VM: Final = "vm"
+ISOLATIONS: Final = (UNCONFINED, PROCESS, CONTAINER, VM)
+"""From the weakest to the strongest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +152,7 @@ class Planner:
         note_decisions(trail, asked)
         if asked.required_refused:
             raise _refused(manifest, asked, self.declared())
-        uid = record.uid if isolation == PROCESS and os.geteuid() == 0 else None
+        uid = record.uid if isolation != UNCONFINED and os.geteuid() == 0 else None
         data_dir, temp_dir = self.home.folders(str(record.id), uid)
         plan = make_plan(
             PlanRequest(
@@ -158,8 +168,10 @@ class Planner:
                 limits=resource_limits(verdict.limits, manifest.limits),
                 uid=uid,
                 python=self.python,
-                floor=self.judge.floor(verdict, self.machine) if isolation != UNCONFINED else None,
-                allow_fallback=verdict.fallback,
+                floor=self.judge.floor(verdict, self.machine, of_guest=isolation == VM)
+                if isolation != UNCONFINED
+                else None,
+                allow_fallback=verdict.fallback and isolation == PROCESS,
             ),
             self.machine,
         )
@@ -180,7 +192,7 @@ class Planner:
                 encrypt=verdict.encrypt,
             ),
             points=tuple(self.points[ref] for ref in manifest.provides if ref in self.points),
-            policy=self.policy,
+            policy=_patient(self.policy) if isolation == VM else self.policy,
             priority=priority,
             missing=tuple(str(request.permission) for request, _ in asked.refused),
             verdict=verdict,
@@ -228,32 +240,62 @@ def _endpoints(permissions: Iterable[Permission]) -> tuple[Endpoint, ...]:
     return tuple(parse_endpoint(each.value) for each in permissions if each.kind is PermissionKind.NETWORK)
 
 
-def check_isolation(manifest: Manifest, isolation: str) -> None:
-    """Refuse a wall that this version cannot put up, and one weaker than the manifest asks for."""
+def _patient(policy: RuntimePolicy) -> RuntimePolicy:
+    """The deadlines of a start where every instruction may be emulated, which takes thirty times as long."""
+    if find_hypervisor().kvm:
+        return policy
+    return replace(
+        policy,
+        connect_timeout_s=max(policy.connect_timeout_s, EMULATED_CONNECT_TIMEOUT_S),
+        start_timeout_s=max(policy.start_timeout_s, EMULATED_START_TIMEOUT_S),
+        hang_grace_s=max(policy.hang_grace_s, EMULATED_HANG_GRACE_S),
+    )
+
+
+def chosen_isolation(manifest: Manifest, of_plugin: str | None, of_manager: str) -> str:
+    """The isolation that an operator's choice comes to: what was said of the plugin, or else of all.
+
+    A manifest that asks for a stronger wall than the one for all gets it; that is what it asks for.
+    """
+    if of_plugin is not None:
+        return of_plugin
     asked = manifest.isolation
-    if asked in ("container", "vm"):
-        raise Refused(
-            f'plugin "{manifest.name}" {manifest.version} asks for {asked} isolation, and this version has process '
-            "isolation only",
-            code="isolation_unavailable",
-            plugin=manifest.name,
-        )
+    if asked is None or of_manager == UNCONFINED or _strength(asked) <= _strength(of_manager):
+        return of_manager
+    return asked
+
+
+def _strength(isolation: str) -> int:
+    return ISOLATIONS.index(isolation) if isolation in ISOLATIONS else 0
+
+
+def check_isolation(manifest: Manifest, isolation: str) -> None:
+    """Refuse a wall that cannot be put up here, and one weaker than the manifest asks for."""
+    asked, whom = manifest.isolation, f'plugin "{manifest.name}" {manifest.version}'
+    if isolation not in ISOLATIONS:
+        raise Misuse(f"isolation is {isolation!r}, expected one of: {', '.join(ISOLATIONS)}", code="isolation_unknown")
     if asked == UNCONFINED and isolation != UNCONFINED:
         raise Refused(
-            f'plugin "{manifest.name}" {manifest.version} asks to run unconfined, and only the operator can allow that',
+            f"{whom} asks to run unconfined, and only the operator can allow that",
             code="isolation_refused",
             plugin=manifest.name,
             hint='allow it for this plugin alone: plugins: {NAME: {enabled: true, isolation: "unconfined"}}',
         )
-    if isolation in ("container", "vm"):
+    if asked is not None and asked != PROCESS and _strength(isolation) < _strength(asked):
         raise Refused(
-            f'the policy asks for {isolation} isolation of plugin "{manifest.name}" {manifest.version}, and this '
-            "version has process isolation only",
+            f"{whom} asks for {asked} isolation, but {isolation} was chosen for it",
+            code="isolation_refused",
+            plugin=manifest.name,
+            hint=f"choose {asked} for it, or leave the choice to its manifest",
+        )
+    if isolation == CONTAINER:
+        raise Refused(
+            f"{whom} would run in a container, and this version starts none",
             code="isolation_unavailable",
             plugin=manifest.name,
         )
-    if isolation not in (PROCESS, UNCONFINED):
-        raise Misuse(f"isolation is {isolation!r}, expected one of: {PROCESS}, {UNCONFINED}", code="isolation_unknown")
+    if isolation == VM:
+        find_hypervisor()
 
 
 def _refused(manifest: Manifest, asked: Asked, declared: Collection[str]) -> Refused:

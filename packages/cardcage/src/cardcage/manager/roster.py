@@ -16,7 +16,7 @@ from cardcage.foundation.errors import CardcageError, Misuse, Refused
 from cardcage.foundation.names import InstanceId, InterfaceRef
 from cardcage.manager.judging import Wish
 from cardcage.manager.notes import note_registered, note_rejected
-from cardcage.manager.planning import Asked, Planner, parse_grants, path_of, provided_points
+from cardcage.manager.planning import Asked, Planner, chosen_isolation, parse_grants, path_of, provided_points
 from cardcage.manager.settings import HostSettings
 from cardcage.permissions import Grants, expand
 from cardcage.policy import PolicyDecision
@@ -197,7 +197,7 @@ class Roster:
     def wish(self, plugin: InstalledPlugin) -> Wish:
         """The isolation that was chosen for a plugin: by its name, or else for all of this manager."""
         own = self.settings.of(plugin.name).isolation
-        return Wish(isolation=own or self.isolation, named=own is not None)
+        return Wish(isolation=chosen_isolation(plugin.manifest, own, self.isolation), named=own is not None)
 
     def judge(self, record: InstanceRecord) -> PolicyDecision:
         """What the policy says of an instance; it is asked about even where it is refused."""

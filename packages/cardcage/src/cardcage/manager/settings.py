@@ -43,7 +43,7 @@ _SCHEMA: Final[dict[str, Any]] = {
                         "config": {"type": "object"},
                         "dependencies": {"type": "array", "items": {"type": "string"}},
                         "grants": {"type": "array", "items": {"type": "string"}},
-                        "isolation": {"enum": ["process", "unconfined"]},
+                        "isolation": {"enum": ["process", "vm", "unconfined"]},
                     },
                     "required": ["enabled"],
                 }

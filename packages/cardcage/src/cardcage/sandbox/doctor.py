@@ -26,6 +26,7 @@ from cardcage.sandbox.enter import CLONE_FLAGS, LayerRow, SetupError, Surroundin
 from cardcage.sandbox.fallback import NO_NAMESPACES
 from cardcage.sandbox.fallback_trial import try_confinement
 from cardcage.sandbox.group_search import TRIAL, find_groups
+from cardcage.sandbox.hypervisor import machine_layer
 from cardcage.sandbox.mode import detect_mode, why_no_fallback, why_no_namespaces
 from cardcage.sandbox.mounts import try_id_mapped_mount
 from cardcage.sandbox.plan import PlanRequest, make_plan
@@ -75,7 +76,7 @@ def examine() -> MachineReport:
         facts[NO_NAMESPACES] = why_no_namespaces()
     rows = _try_fallback(facts) if mode is Mode.FALLBACK else _try_walls(mode)
     layers = {name: _layer(name, status, detail) for name, status, detail in rows}
-    for layer in (_cgroup_layer(facts), disk_layer(), _encryption_layer()):
+    for layer in (_cgroup_layer(facts), disk_layer(), _encryption_layer(), *_machine_layers(mode)):
         layers[str(layer.name)] = layer
     if mode is not Mode.FALLBACK:
         layers[LayerName.SUPERVISED_CALLS] = _NO_SUPERVISION
@@ -113,6 +114,17 @@ def _layer(name: str, status: str, detail: str) -> Layer:
     known = LayerStatus(status)
     hint = "" if known is LayerStatus.ENFORCED else _HINTS.get(LayerName(name), "")
     return Layer(name=name, status=known, detail=detail, hint=hint)
+
+
+def _machine_layers(mode: Mode) -> tuple[Layer, Layer]:
+    """What a virtual machine would be made of here."""
+    around = Layer(
+        name=LayerName.HYPERVISOR_WALLS, status=LayerStatus.OFF, detail="around QEMU, where a machine is started"
+    )
+    if mode is not Mode.FALLBACK:
+        return machine_layer(), around
+    detail = "QEMU is not started without namespaces around it, and they cannot be had"
+    return Layer(name=LayerName.VIRTUAL_MACHINE, status=LayerStatus.UNAVAILABLE, detail=detail), around
 
 
 def _encryption_layer() -> Layer:

@@ -52,6 +52,8 @@ class LayerName(StrEnum):
     DISK_LIMITS = "disk_limits"
     EGRESS = "egress"
     ENCRYPTION = "encryption"
+    VIRTUAL_MACHINE = "virtual_machine"
+    HYPERVISOR_WALLS = "hypervisor_walls"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
