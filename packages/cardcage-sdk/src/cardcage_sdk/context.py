@@ -185,6 +185,8 @@ class PluginContext:
     """What it asked for as optional and was not granted."""
     data_store: Any = field(default_factory=lambda: None)
     """The plugin's own data, kept by the host: a `cardcage_sdk.data_store.DataStore`."""
+    secrets: dict[str, str] = field(default_factory=dict[str, str], repr=False)
+    """The secrets that were granted to it, by name. They are in no text that is made of the context."""
 
     def has_permission(self, permission: str) -> bool:
         """Whether the host granted this permission, spelt as in `permissions`."""
@@ -205,6 +207,7 @@ class LinkedContext(PluginContext):
         self.plugin = settings.get("plugin") or "plugin"
         self.version = settings.get("version") or ""
         self.instance = settings.get("instance") or self.plugin
+        self.secrets = dict(settings.get("secrets") or {})
         self.permissions = tuple(settings.get("permissions") or ())
         self.missing_permissions = tuple(settings.get("missing_permissions") or ())
         self._link = link

@@ -2,6 +2,7 @@
 
 from cardcage.egress.events import EgressCount, EgressEvent, Tell, Verdict
 from cardcage.egress.gateway import Gateway
+from cardcage.egress.injection import Injection
 from cardcage.egress.relay import Relay
 from cardcage.egress.resolver import Resolver, SystemResolver
 from cardcage.egress.rules import EgressRules
@@ -11,6 +12,7 @@ __all__ = [
     "EgressEvent",
     "EgressRules",
     "Gateway",
+    "Injection",
     "Relay",
     "Resolver",
     "SystemResolver",

@@ -36,8 +36,8 @@ class EgressEvent:
     bytes_down: int = 0
     suppressed: int = 0
     """Further refusals that were counted and not told one by one before this one."""
-    credential: bool = False
-    """Whether the host added a credential to what was sent."""
+    credential: str = ""
+    """The names of the secrets that the host added to what was sent."""
 
     def sentence(self) -> str:
         """The event in words."""

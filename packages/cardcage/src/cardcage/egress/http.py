@@ -96,15 +96,15 @@ def server_side(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, idle
     return Side(conn, reader, writer, idle_timeout_s)
 
 
-async def exchange(inside: Side, outside: Side, request: h11.Request, *, last: bool) -> None:
-    """Send `request`, whose body is still to come from inside, and pass back what is answered.
+async def exchange(inside: Side, outside: Side, request: h11.Request, *, last: bool, body: bytes | None = None) -> None:
+    """Send `request`, whose body is still to come from inside where it is not given, and pass back what is answered.
 
     Request and response flow at the same time, so that a server may answer before all is sent. With `last` the plugin
     is told that the connection ends after it. Raises `BadMessage` before anything was answered, and otherwise what
     broke the connection.
     """
     await outside.send(request)
-    sending = asyncio.ensure_future(_send_body(inside, outside))
+    sending = asyncio.ensure_future(_send_body(inside, outside) if body is None else _send_whole(outside, body))
     receiving = asyncio.ensure_future(_send_response(inside, outside, last=last))
     try:
         await asyncio.wait({sending, receiving}, return_when=asyncio.FIRST_COMPLETED)
@@ -129,6 +129,12 @@ async def _send_body(inside: Side, outside: Side) -> None:
         if not isinstance(event, h11.Data):
             raise ConnectionAbortedError("the plugin went away in the middle of its request")
         await outside.send(h11.Data(data=event.data))
+
+
+async def _send_whole(outside: Side, body: bytes) -> None:
+    if body:
+        await outside.send(h11.Data(data=body))
+    await outside.send(h11.EndOfMessage())
 
 
 async def _send_response(inside: Side, outside: Side, *, last: bool) -> None:
@@ -186,7 +192,13 @@ async def refuse(side: Side, status: int, sentence: str) -> None:
         pass  # it asked for no body (HEAD), or is gone
 
 
-_REASONS: Final = {400: b"Bad Request", 403: b"Forbidden", 405: b"Method Not Allowed", 502: b"Bad Gateway"}
+_REASONS: Final = {
+    400: b"Bad Request",
+    403: b"Forbidden",
+    405: b"Method Not Allowed",
+    413: b"Content Too Large",
+    502: b"Bad Gateway",
+}
 
 
 async def _pay(bandwidth: Bandwidth | None, count: int) -> None:

@@ -53,7 +53,7 @@ class Ledger:
         count.open += 1
         self._note(endpoint, Verdict.CONNECTED, address=address)
 
-    def closed(self, grant: str, endpoint: str, address: str, up: int, down: int, *, credential: bool = False) -> None:
+    def closed(self, grant: str, endpoint: str, address: str, up: int, down: int, *, credential: str = "") -> None:
         """A connection has ended. The bytes were counted as they went."""
         self.of(grant).open -= 1
         self._note(endpoint, Verdict.CLOSED, address=address, bytes_up=up, bytes_down=down, credential=credential)
@@ -67,7 +67,7 @@ class Ledger:
         reason: str = "",
         bytes_up: int = 0,
         bytes_down: int = 0,
-        credential: bool = False,
+        credential: str = "",
     ) -> None:
         if not self._take_token():
             self._suppressed += 1

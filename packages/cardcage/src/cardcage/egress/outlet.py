@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from cardcage.egress.bandwidth import Bandwidth
 from cardcage.egress.dial import DialFailed, DialRefused, dial
 from cardcage.egress.events import EgressCount
+from cardcage.egress.http import BadMessage
 from cardcage.egress.ledger import Ledger
 from cardcage.egress.resolver import Resolver
 from cardcage.egress.rules import EgressRules, Target
@@ -26,7 +27,8 @@ class Way:
     count: EgressCount
     up: int = 0
     down: int = 0
-    credential: bool = False
+    credential: str = ""
+    """The names of the secrets that were added to what was sent."""
 
     def went_up(self, count: int) -> None:
         """Bytes of the plugin were sent."""
@@ -73,7 +75,7 @@ class Outlet:
         self.ledger.connected(target.grant, target.endpoint, way.address)
         try:
             yield way
-        except (OSError, IdleTimeout) as error:
+        except (OSError, IdleTimeout, BadMessage) as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             self.ledger.failed(target.grant, target.endpoint, f"broken off: {reason}")
             raise

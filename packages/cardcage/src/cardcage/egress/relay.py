@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 from cardcage.egress.dial import DialFailed, DialRefused
 from cardcage.egress.events import EgressCount, Tell
+from cardcage.egress.injection import Injection
 from cardcage.egress.ledger import Ledger
 from cardcage.egress.outlet import Outlet
 from cardcage.egress.proxy import Proxy
@@ -51,12 +52,14 @@ class Relay:
         resolver: Resolver,
         tell: Tell,
         buffer: memoryview,
+        injections: Sequence[Injection] = (),
     ) -> None:
         """Takes the listeners over, and begins to accept. Needs a running loop."""
         self._loop = asyncio.get_running_loop()
         self._rules = rules
         self._ledger = Ledger(rules, tell, self._loop.time)
         self._outlet = Outlet(rules, resolver, self._ledger, buffer)
+        self._injections = {injection.credential.endpoint: injection for injection in injections}
         self._proxy = Proxy(self._outlet, self._pass_on)
         self._listeners = list(listeners)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -119,7 +122,11 @@ class Relay:
         task.add_done_callback(self._tasks.discard)
 
     async def _pass_on(self, inside: socket.socket, target: Target, greeting: bytes) -> None:
-        await self._outlet.tunnel(inside, target, greeting)
+        injection = self._injections.get(target.endpoint)
+        if injection is None:
+            await self._outlet.tunnel(inside, target, greeting)
+        else:
+            await injection.serve(self._outlet, inside, target, greeting)
 
     async def _serve(self, place: ListenerPlace, target: Target | None, inside: socket.socket) -> None:
         """One connection from its beginning to its end; whatever goes wrong ends it, and it alone."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cardcage.foundation.errors import Misuse
+from cardcage.trust.authority import Authority
 
 STATE_DIR_VARIABLE = "CARDCAGE_HOME"
 
@@ -53,6 +54,16 @@ class Home:
     @property
     def audit(self) -> Path:
         return self.root / "audit"
+
+    def authority(self) -> Authority:
+        """The certificate authority of this host, made at the first use."""
+        folder = self.root / "authority"
+        folder.mkdir(exist_ok=True, mode=0o700)
+        return Authority.open(folder)
+
+    @property
+    def trust_bundle(self) -> Path:
+        return self.root / "trust" / "bundle.pem"
 
     @property
     def registry(self) -> Path:

@@ -43,14 +43,14 @@ class PolicyWarning(UserWarning):
 class LiveInstances:
     """Every loaded instance of one manager, and the runners that start their processes."""
 
-    def __init__(self, roster: Roster, broker: Broker, host: InstanceHost, clock: Clock) -> None:
+    def __init__(self, roster: Roster, broker: Broker, host: InstanceHost, clock: Clock, gateway: Gateway) -> None:
         self._roster = roster
         self._broker = broker
         self._host = host
         self._clock = clock
         self._by_id: dict[str, Instance] = {}
         self._runners: dict[str, Runner] = {}
-        self._gateway = Gateway()
+        self._gateway = gateway
         self._busy: dict[str, asyncio.Lock] = {}
         self._groups: GroupsFound | None = None
         self._warden = Warden()
@@ -150,6 +150,7 @@ class LiveInstances:
             blueprint,
             runner=self._runner(isolation),
             gateway=self._gateway,
+            secrets=self._roster.settings.secrets,
             host=self._host,
             clock=self._clock,
             jitter=random.random,

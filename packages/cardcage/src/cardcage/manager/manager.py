@@ -20,7 +20,7 @@ from cardcage.broker import Broker, HookOutcome, Outcome, PluginInfo, ServiceTab
 from cardcage.broker.events import Callback
 from cardcage.contracts import extension_point_of, index_points
 from cardcage.contracts.pack import Pack
-from cardcage.egress import EgressCount, EgressEvent, Verdict
+from cardcage.egress import EgressCount, EgressEvent, Gateway, Verdict
 from cardcage.foundation.errors import CardcageError, Misuse, Refused
 from cardcage.manager.home import Home, default_state_dir
 from cardcage.manager.judging import Judge
@@ -31,6 +31,7 @@ from cardcage.manager.planning import PROCESS, UNCONFINED, Asked, Planner, parse
 from cardcage.manager.policy_source import ENVIRONMENT_VARIABLE, PolicySource, find_policy
 from cardcage.manager.roster import Roster
 from cardcage.manager.settings import HostSettings, read_settings
+from cardcage.manager.trust_bundle import write_bundle
 from cardcage.manager.views import PluginView, Problem, view_of
 from cardcage.policy import Level, Policy, PolicyDecision
 from cardcage.registry import InstanceRecord, Store, instance_id
@@ -178,6 +179,7 @@ class PluginManager:
                 default_limits=self._settings.default_limits,
             ),
             hosts=self._settings.hosts,
+            trust_file=lambda: write_bundle(home.trust_bundle, home.authority().ca_pem),
         )
         roster = Roster(
             store=self._given_store or await asyncio.to_thread(SqlStore, home.registry),
@@ -194,7 +196,12 @@ class PluginManager:
             note_grants(Trail(auditor=self._auditor, plugin=name), own.grants, source="configuration")
         if self._isolation == UNCONFINED:
             warn_unconfined("every plugin")
-        return _Open(roster=roster, live=LiveInstances(roster, self._broker, self, self._clock))
+        gateway = Gateway(
+            secrets=self._settings.secrets,
+            authority=home.authority,
+            ca_file=self._settings.ca_file,
+        )
+        return _Open(roster=roster, live=LiveInstances(roster, self._broker, self, self._clock, gateway))
 
     async def _open_auditor(self, home: Home) -> Auditor:
         if not isinstance(self._given_auditor, bool):

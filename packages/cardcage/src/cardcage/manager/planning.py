@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -26,13 +26,14 @@ from cardcage.manager.judging import Judge, Wish, decisions, declared_capabiliti
 from cardcage.manager.packs import library_dirs
 from cardcage.manifest import Limits, Manifest, validate_config
 from cardcage.permissions import Decision, Grants, Permission, PermissionKind, PermissionRequest, expand
+from cardcage.permissions.credentials import Credential
 from cardcage.permissions.network import Endpoint, parse_endpoint
 from cardcage.policy import PolicyDecision, Subject
 from cardcage.registry import InstalledPlugin, InstanceRecord
 from cardcage.runtime import Blueprint, RuntimePolicy
 from cardcage.sandbox.hypervisor import find_hypervisor
 from cardcage.sandbox.plan import PlanRequest, PythonLayout, ResourceLimits, make_plan
-from cardcage.sandbox.report import MachineReport
+from cardcage.sandbox.report import MachineReport, Mode
 from cardcage.trust import confirm_digest
 
 UNCONFINED: Final = "unconfined"
@@ -57,6 +58,14 @@ class Asked:
     @property
     def refused(self) -> tuple[tuple[PermissionRequest, Decision], ...]:
         return tuple(pair for pair in self.decisions if not pair[1].allowed)
+
+    def secrets(self, *, optional: bool) -> tuple[str, ...]:
+        """The names of the secrets that are granted, of requests that are optional or of those that are not."""
+        return tuple(
+            request.permission.value
+            for request, decision in self.decisions
+            if decision.allowed and request.permission.kind is PermissionKind.SECRET and request.optional is optional
+        )
 
     @property
     def required_refused(self) -> tuple[tuple[PermissionRequest, Decision], ...]:
@@ -120,6 +129,8 @@ class Planner:
     judge: Judge
     hosts: Mapping[str, str] = field(default_factory=dict[str, str])
     """Names that the operator maps to addresses, for the connections of plugins."""
+    trust_file: Callable[[], Path] | None = None
+    """Makes the file of certificates that plugins trust whose requests get a credential."""
 
     def blueprint(
         self,
@@ -129,6 +140,7 @@ class Planner:
         grants: Grants,
         wish: Wish,
         priority: int,
+        credentials: Sequence[Credential] = (),
         trail: Trail = NO_TRAIL,
     ) -> Blueprint:
         """Decide everything about one instance, and leave each decision about a permission on `trail`.
@@ -154,6 +166,8 @@ class Planner:
             raise _refused(manifest, asked, self.declared())
         uid = record.uid if isolation != UNCONFINED and os.geteuid() == 0 else None
         data_dir, temp_dir = self.home.folders(str(record.id), uid)
+        egress = self._egress(subject, record, asked, grants | verdict.grants, verdict, credentials)
+        injected = tuple(credential.endpoint for credential in egress.credentials) if egress else ()
         plan = make_plan(
             PlanRequest(
                 plugin=manifest.name,
@@ -172,6 +186,8 @@ class Planner:
                 if isolation != UNCONFINED
                 else None,
                 allow_fallback=verdict.fallback and isolation == PROCESS,
+                injected=injected,
+                trust_file=self.trust_file() if injected and self.trust_file is not None else None,
             ),
             self.machine,
         )
@@ -196,26 +212,37 @@ class Planner:
             priority=priority,
             missing=tuple(str(request.permission) for request, _ in asked.refused),
             verdict=verdict,
-            egress=self._egress(subject, record, asked, grants | verdict.grants, verdict.limits)
-            if isolation != UNCONFINED
-            else None,
+            egress=egress,
+            secrets=asked.secrets(optional=False),
+            optional_secrets=asked.secrets(optional=True),
         )
 
     def _egress(
-        self, subject: Subject, record: InstanceRecord, asked: Asked, grants: Grants, limits: Limits
+        self,
+        subject: Subject,
+        record: InstanceRecord,
+        asked: Asked,
+        grants: Grants,
+        verdict: PolicyDecision,
+        credentials: Sequence[Credential],
     ) -> EgressRules | None:
         endpoints = _endpoints(asked.granted)
-        if not endpoints:
+        weak = "fallback" if self.machine.mode is Mode.FALLBACK else verdict.isolation
+        if credentials and weak in ("fallback", UNCONFINED):
+            raise _no_credentials(record.plugin, weak)
+        if not endpoints or verdict.isolation == UNCONFINED:
             return None
-        return EgressRules(
+        rules = EgressRules(
             plugin=record.plugin,
             instance=str(record.id),
             endpoints=endpoints,
             granted=_endpoints(self.judge.undenied(subject, grants)),
             hosts=self.hosts,
-            bytes_per_s=limits.network_bytes_per_s,
-            connections_max=limits.connections or CONNECTIONS_MAX,
+            bytes_per_s=verdict.limits.network_bytes_per_s,
+            connections_max=verdict.limits.connections or CONNECTIONS_MAX,
         )
+        # One for an endpoint that this instance does not reach may be another instance's.
+        return replace(rules, credentials=tuple(each for each in credentials if rules.listed_target(each.endpoint)))
 
     def asked(self, plugin: InstalledPlugin, record: InstanceRecord, *, grants: Grants, wish: Wish) -> Asked:
         """What an instance asks for with its config as it stands, and what of it the grants and the policy give."""
@@ -234,6 +261,16 @@ class Planner:
         return validate_config(
             manifest.config_schema, config, subject=f'the config of plugin "{manifest.name}" {manifest.version}'
         )
+
+
+def _no_credentials(plugin: str, isolation: str) -> Refused:
+    return Refused(
+        f'plugin "{plugin}" was not started: credentials are to be added to its requests, and behind the walls of '
+        f"isolation {isolation} nothing that the host could add them to passes through the host",
+        code="credential_impossible",
+        hint="take its credentials out of the host configuration, or run it in isolation process",
+        plugin=plugin,
+    )
 
 
 def _endpoints(permissions: Iterable[Permission]) -> tuple[Endpoint, ...]:

@@ -179,6 +179,7 @@ class Roster:
                 grants=self._grants(record),
                 wish=self.wish(plugin),
                 priority=self.priority(plugin),
+                credentials=self.settings.of(plugin.name).credentials,
                 trail=trail,
             )
         except CardcageError as error:

@@ -10,7 +10,9 @@ from typing import Any, Final
 from cardcage.egress.addresses import parse_address
 from cardcage.foundation.errors import Fault, InvalidDocument
 from cardcage.foundation.names import PLUGIN_NAME_PATTERN
+from cardcage.manager.secrets import SECRETS_SCHEMA, HostSecrets, read_secrets
 from cardcage.manifest import Limits, read_limits, validate_config
+from cardcage.permissions.credentials import Credential, parse_credentials
 from cardcage.permissions.network import parse_endpoint
 from cardcage.sandbox.plan import MIB, OPEN_FILES, PROCESSES, TEMP_INODES
 
@@ -43,6 +45,7 @@ _SCHEMA: Final[dict[str, Any]] = {
                         "config": {"type": "object"},
                         "dependencies": {"type": "array", "items": {"type": "string"}},
                         "grants": {"type": "array", "items": {"type": "string"}},
+                        "credentials": {"type": "array"},
                         "isolation": {"enum": ["process", "vm", "unconfined"]},
                     },
                     "required": ["enabled"],
@@ -52,8 +55,12 @@ _SCHEMA: Final[dict[str, Any]] = {
         "network": {
             "type": "object",
             "additionalProperties": False,
-            "properties": {"hosts": {"type": "object", "additionalProperties": {"type": "string"}}},
+            "properties": {
+                "hosts": {"type": "object", "additionalProperties": {"type": "string"}},
+                "ca_file": {"type": "string"},
+            },
         },
+        "secrets": SECRETS_SCHEMA,
         "plugin_paths": {"type": "array", "items": {"type": "string"}},
         "default_limits": {"type": "object"},
         "auto_load": {"type": "boolean"},
@@ -73,6 +80,8 @@ class PluginSettings:
     config: Mapping[str, Any] = field(default_factory=dict[str, Any])
     dependencies: tuple[str, ...] = ()
     grants: tuple[str, ...] = ()
+    credentials: tuple[Credential, ...] = ()
+    """What the host adds to the plugin's requests."""
     isolation: str | None = None
 
 
@@ -92,6 +101,9 @@ class HostSettings:
     """What kind of place this host is, such as `production`: rules of the policy may ask for it."""
     hosts: Mapping[str, str] = field(default_factory=dict[str, str])
     """Names that stand for an address of the operator's choice when a plugin connects to them."""
+    ca_file: Path | None = None
+    """By which certificates servers are checked where a credential is added; None for the system's."""
+    secrets: HostSecrets = field(default_factory=HostSecrets)
 
     def of(self, plugin: str) -> PluginSettings:
         return self.plugins.get(plugin) or PluginSettings()
@@ -110,6 +122,9 @@ def read_settings(document: Mapping[str, Any] | None) -> HostSettings:
                 config=entry.get("config", {}),
                 dependencies=tuple(entry.get("dependencies", ())),
                 grants=tuple(entry.get("grants", ())),
+                credentials=parse_credentials(
+                    entry.get("credentials", ()), subject=f'the list of credentials of plugin "{name}"'
+                ),
                 isolation=entry.get("isolation"),
             )
             for name, entry in checked.get("plugins", {}).items()
@@ -121,6 +136,8 @@ def read_settings(document: Mapping[str, Any] | None) -> HostSettings:
         policy=checked.get("policy"),
         environment=checked.get("environment"),
         hosts=_hosts(checked.get("network", {}).get("hosts", {})),
+        ca_file=_path(checked.get("network", {}).get("ca_file")),
+        secrets=read_secrets(checked.get("secrets", {})),
     )
 
 
@@ -135,6 +152,10 @@ def _default_limits(written: Mapping[str, Any]) -> Limits:
         )
     given = {name: value for name, value in asdict(limits).items() if value is not None}
     return replace(DEFAULT_LIMITS, **given)
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text).expanduser() if text else None
 
 
 def _hosts(entries: Mapping[str, str]) -> dict[str, str]:

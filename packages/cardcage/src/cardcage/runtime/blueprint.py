@@ -47,6 +47,10 @@ class Blueprint:
     """The optional permissions that were asked for and not granted."""
     verdict: PolicyDecision | None = None
     """What the operator's policy said of it."""
+    secrets: tuple[str, ...] = ()
+    """The names of the secrets that the plugin is handed; a start without one of them is refused."""
+    optional_secrets: tuple[str, ...] = ()
+    """Those that it can do without."""
     egress: EgressRules | None = None
     """Where its connections may go; None where no network is granted, and where there is no wall."""
 

@@ -19,6 +19,7 @@ from cardcage.foundation.clock import Clock
 from cardcage.foundation.errors import CardcageError, Misuse, PluginFault, Refused, Unavailable
 from cardcage.foundation.limits import LOG_LINES_PER_S
 from cardcage.launch.runner import Exit, ExitReason, Runner
+from cardcage.permissions.credentials import SecretSource
 from cardcage.runtime.blueprint import Blueprint
 from cardcage.runtime.deaths import died, hit_words, limit_of
 from cardcage.runtime.description import PluginDescription
@@ -106,6 +107,7 @@ class Instance:
         *,
         runner: Runner,
         gateway: Gateway,
+        secrets: SecretSource,
         host: InstanceHost,
         clock: Clock,
         jitter: Callable[[], float],
@@ -120,7 +122,9 @@ class Instance:
         self.restarts = 0
         self.error: CardcageError | None = None
         self._runner = runner
-        self._around = Surroundings(runner=runner, gateway=gateway, tell_egress=self._on_egress)
+        self._around = Surroundings(
+            runner=runner, gateway=gateway, secrets=secrets, tell_egress=self._on_egress, trail=trail
+        )
         self._host = host
         self._clock = clock
         self._jitter = jitter
@@ -343,6 +347,9 @@ class Instance:
             bytes_in=event.bytes_down,
             count=event.suppressed,
         )
+        if event.credential:
+            what = f"the host added {event.credential} to what was sent to {event.endpoint}"
+            self.trail.note(Act.CREDENTIAL_USED, what, secret=event.credential, endpoint=event.endpoint)
         self._host.egress_event(self, event)
 
     # inside -------------------------------------------------------------------------------------------------------

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from cardcage.audit import NO_TRAIL, Action, Trail
 from cardcage.channel import Channel, ChannelHandler, Peer
 from cardcage.contracts import check_provider
-from cardcage.egress import Gateway, Relay, Tell
-from cardcage.foundation.errors import Fault, InvalidDocument, PluginFault
+from cardcage.egress import Gateway, Injection, Relay, Tell
+from cardcage.foundation.errors import Fault, InvalidDocument, PluginFault, Refused
 from cardcage.launch.runner import Exit, Process, Runner
 from cardcage.manifest import check_metadata, validate_config
+from cardcage.permissions.credentials import SecretSource
 from cardcage.runtime.blueprint import Blueprint
 from cardcage.runtime.deaths import died
 from cardcage.runtime.description import PluginDescription
@@ -51,7 +53,9 @@ class Surroundings:
 
     runner: Runner
     gateway: Gateway
+    secrets: SecretSource
     tell_egress: Tell
+    trail: Trail = NO_TRAIL
 
 
 async def open_live(
@@ -59,18 +63,21 @@ async def open_live(
 ) -> Live:
     """Start the process, greet it, load the plugin, check what it says of itself, and initialise it."""
     runner = around.runner
+    # Before anything is started: a secret that is missing is the operator's to mend, and no start is needed to see it.
+    secrets = _gather_secrets(blueprint, around)
+    injections = around.gateway.prepare(blueprint.egress) if blueprint.egress is not None else ()
     process = await runner.start(blueprint.spec)
     readers: list[tuple[asyncio.ReadTransport, LineReader]] = []
     channel: Channel | None = None
     relay: Relay | None = None
     try:
-        relay = _open_relay(blueprint, process, around)
+        relay = _open_relay(blueprint, process, around, injections)
         await _read_streams(process, logbook, readers)
         peer = Peer(plugin=blueprint.plugin, version=blueprint.version, instance=str(blueprint.instance))
         channel = await Channel.open(
             process.sock, handler=handler, who=peer, timeout_s=blueprint.policy.connect_timeout_s
         )
-        description = await _load(blueprint, channel)
+        description = await _load(blueprint, channel, secrets)
         check_description(blueprint, description)
         await lifecycle(blueprint, channel, "initialize", blueprint.policy.start_timeout_s)
         return Live(
@@ -125,12 +132,37 @@ async def bury(runner: Runner, live: Live) -> Exit:
     return exit_
 
 
-def _open_relay(blueprint: Blueprint, process: Process, around: Surroundings) -> Relay | None:
+def _gather_secrets(blueprint: Blueprint, around: Surroundings) -> dict[str, str]:
+    """The secrets that the plugin is handed. Raises `Refused` where one that it needs cannot be had."""
+    values: dict[str, str] = {}
+    for name in (*blueprint.secrets, *blueprint.optional_secrets):
+        try:
+            values[name] = around.secrets.secret(name)
+        except Refused as error:
+            around.trail.note(Action.SECRET_REFUSED, error.message, allowed=False, secret=name)
+            if name in blueprint.secrets:
+                raise Refused(
+                    f"{blueprint.label} was not started: {error.message}",
+                    code=error.code,
+                    hint=error.hint,
+                    plugin=blueprint.plugin,
+                    version=blueprint.version,
+                    secret=name,
+                ) from error
+        else:
+            around.trail.note(Action.SECRET_HANDED, "it is granted", allowed=True, secret=name)
+    return values
+
+
+def _open_relay(
+    blueprint: Blueprint, process: Process, around: Surroundings, injections: Sequence[Injection]
+) -> Relay | None:
     """Take over the listeners; what a plugin connects to while it is being imported is served already."""
     if blueprint.egress is None or not process.listeners:
         return None
-    listeners, process.listeners = process.listeners, []
-    return around.gateway.open(blueprint.egress, listeners, around.tell_egress)
+    relay = around.gateway.open(blueprint.egress, process.listeners, around.tell_egress, injections)
+    process.listeners = []
+    return relay
 
 
 async def _close_relay(live: Live) -> None:
@@ -184,7 +216,7 @@ def _check_config(blueprint: Blueprint, schema: dict[str, Any]) -> None:
         ) from error
 
 
-async def _load(blueprint: Blueprint, channel: Channel) -> PluginDescription:
+async def _load(blueprint: Blueprint, channel: Channel, secrets: Mapping[str, str]) -> PluginDescription:
     entry = blueprint.manifest.entrypoint
     inside = blueprint.spec.plan.inside
     request: dict[str, Any] = {
@@ -204,6 +236,7 @@ async def _load(blueprint: Blueprint, channel: Channel) -> PluginDescription:
             "version": blueprint.version,
             "instance": str(blueprint.instance),
             "log_level": "info",
+            "secrets": dict(secrets),
             "permissions": [str(permission) for permission in blueprint.grants],
             "missing_permissions": list(blueprint.missing),
         },
