@@ -55,12 +55,12 @@ Timeout: TypeAlias = Annotated[
     ),
 ]
 Isolation: TypeAlias = Annotated[
-    Literal["process", "vm", "unconfined"],
+    Literal["process", "container", "vm", "unconfined"],
     typer.Option(
         "--isolation",
-        metavar="process|vm|unconfined",
-        help="`vm` boots a virtual machine for each plugin; `unconfined` takes the walls away: only for plugins that "
-        "you trust like this program.",
+        metavar="process|container|vm|unconfined",
+        help="`container` is made by an installed OCI runtime; `vm` boots a virtual machine for each plugin; "
+        "`unconfined` takes the walls away: only for plugins that you trust like this program.",
     ),
 ]
 Policy: TypeAlias = Annotated[

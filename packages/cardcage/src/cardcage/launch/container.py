@@ -13,16 +13,14 @@ import contextlib
 import fcntl
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
-import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
 
@@ -32,11 +30,11 @@ from cardcage.launch import container_main
 from cardcage.launch.bundle import RUNTIME_LOG, Bundle, launcher_environment
 from cardcage.launch.exits import Evidence, classify
 from cardcage.launch.groups import evidence_of, layer_of, make_group, plan_in_group
-from cardcage.launch.link import ENCRYPTED, Link, Links
 from cardcage.launch.oci_runtimes import OciRuntime, find_runtime, runtime_environment
 from cardcage.launch.pipes import Pipes
+from cardcage.launch.remains import ContainersFolder
 from cardcage.launch.runner import Exit, LaunchSpec, OpenListener, Process
-from cardcage.launch.setup import check_group_floor, hand_over_data, setup_failed, wall_error
+from cardcage.launch.setup import ENCRYPTED, check_group_floor, hand_over_data, setup_failed, wall_error
 from cardcage.sandbox.control_groups import ControlGroup
 from cardcage.sandbox.enter import CLONE_FLAGS, namespace_number
 from cardcage.sandbox.group_search import GroupsFound
@@ -44,7 +42,9 @@ from cardcage.sandbox.network import LISTENERS_MAX
 from cardcage.sandbox.plan import LIBRARY_DIR, OWN_PROCESSES, PythonLayout, python_path
 from cardcage.sandbox.python_layout import find_python_layout
 from cardcage.sandbox.report import EnforcementReport, Layer, LayerName, LayerStatus
-from cardcage.trust.authority import Authority
+
+if TYPE_CHECKING:
+    from cardcage.launch.link import Link, Links
 
 DEFAULT_MAIN: Final = "cardcage_sdk.serve:serve"
 CONTAINER: Final = "container"
@@ -107,7 +107,7 @@ class _Container:
 class ContainerRunner:
     """Starts Python plugins in containers. `main` names what a plugin's process runs, as `module:function(socket)`.
 
-    `authority` vouches for the links; without one it makes its own for as long as it lives. `runtime` names the OCI
+    `links` gives what makes the links; without it the runner has an authority of its own. `runtime` names the OCI
     runtime; without it the first that is installed is taken.
     """
 
@@ -118,19 +118,20 @@ class ContainerRunner:
         *,
         main: str = DEFAULT_MAIN,
         imports: Iterable[str] = (),
-        authority: Authority | None = None,
+        links: Callable[[], Links] | None = None,
         runtime: str | None = None,
         python: PythonLayout | None = None,
         groups: GroupsFound | None = None,
     ) -> None:
         self._main = main
         self._imports = tuple(imports)
-        self._links = Links(authority or Authority.ephemeral())
+        self._make_links = links
+        self._links: Links | None = None
         self._wanted = runtime
         self._runtime: OciRuntime | None = None
         self._python = python
         self._groups = groups
-        self._folder: Path | None = None
+        self._folder: ContainersFolder | None = None
         self._turn = asyncio.Semaphore(_STARTS_AT_ONCE_MAX)
         self._live: set[_Container] = set()
         self._last_number = 0
@@ -175,11 +176,14 @@ class ContainerRunner:
     def _open(self) -> Path:
         if self._closed:
             raise Misuse("the runner is closed", code="runner_closed")
+        if self._links is None:
+            from cardcage.launch.link import Links  # what it stands on is not loaded before it is needed
+
+            self._links = Links() if self._make_links is None else self._make_links()
         if self._folder is None:
             self._runtime = find_runtime(self._wanted)
-            self._folder = Path(tempfile.mkdtemp(prefix="cardcage-containers-"))
-            self._folder.chmod(0o711)  # containers' users pass through to their own, whose names they do not know
-        return self._folder
+            self._folder = ContainersFolder()
+        return self._folder.path
 
     async def _start_in(self, folder: Path, spec: LaunchSpec, pipes: Pipes) -> Process:
         container, theirs = self._prepare(folder, spec)
@@ -277,6 +281,7 @@ class ContainerRunner:
 
     async def _link(self, container: _Container, pipes: Pipes) -> socket.socket:
         """The plain end of the wire, once the far end has proved that it is this very container."""
+        assert self._links is not None
         if container.group is not None:
             container.group.close_entries()
         stream = pipes.our_sock.dup()
@@ -385,7 +390,7 @@ class ContainerRunner:
             if container.link is not None:
                 container.link.close()
         if self._folder is not None:
-            await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+            await asyncio.to_thread(self._folder.remove)
             self._folder = None
 
 

@@ -21,18 +21,8 @@ from cardcage.foundation.errors import PluginFault
 from cardcage.foundation.limits import CONNECT_TIMEOUT_S
 from cardcage.foundation.names import InstanceId
 from cardcage.launch.runner import LaunchSpec
-from cardcage.sandbox.report import Layer, LayerName, LayerStatus
 from cardcage.trust.authority import Authority, Certificate
 from cardcage_sdk.secure import HOST_NAME, INSTANCE_URI, LinkError, SecurePump, host_context, peer_names
-
-ENCRYPTED: Final = Layer(
-    name=LayerName.ENCRYPTION,
-    status=LayerStatus.ENFORCED,
-    detail="mutual TLS 1.3, with a certificate for this start alone",
-)
-NOT_ENCRYPTED: Final = Layer(
-    name=LayerName.ENCRYPTION, status=LayerStatus.OFF, detail="no other process can see the socket"
-)
 
 _PLAIN: Final = 0
 _STREAM: Final = 1
@@ -47,10 +37,13 @@ class LinkKeys:
 
 
 class Links:
-    """Makes the links of one manager. Holds the host's own certificate, and renews it in time."""
+    """Makes the links of one manager. Holds the host's own certificate, and renews it in time.
 
-    def __init__(self, authority: Authority) -> None:
-        self._authority = authority
+    Without an authority it makes one of its own, which is kept nowhere.
+    """
+
+    def __init__(self, authority: Authority | None = None) -> None:
+        self._authority = authority or Authority.ephemeral()
         self._own: Certificate | None = None
         self._context: ssl.SSLContext | None = None
 

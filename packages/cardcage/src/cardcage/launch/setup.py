@@ -5,11 +5,20 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from cardcage.foundation.errors import CardcageError, PluginFault, Refused
 from cardcage.launch.runner import LaunchSpec
-from cardcage.sandbox.report import Layer, LayerStatus
+from cardcage.sandbox.report import Layer, LayerName, LayerStatus
+
+ENCRYPTED: Final = Layer(
+    name=LayerName.ENCRYPTION,
+    status=LayerStatus.ENFORCED,
+    detail="mutual TLS 1.3, with a certificate for this start alone",
+)
+NOT_ENCRYPTED: Final = Layer(
+    name=LayerName.ENCRYPTION, status=LayerStatus.OFF, detail="no other process can see the socket"
+)
 
 
 async def hand_over_data(spec: LaunchSpec) -> None:

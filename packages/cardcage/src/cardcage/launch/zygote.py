@@ -8,11 +8,11 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
 
@@ -21,10 +21,17 @@ from cardcage.foundation.limits import CONNECT_TIMEOUT_S, STOP_TIMEOUT_S
 from cardcage.launch import zygote_main
 from cardcage.launch.exits import Evidence, classify
 from cardcage.launch.groups import evidence_of, layer_of, make_group, plan_in_group
-from cardcage.launch.link import ENCRYPTED, NOT_ENCRYPTED, Links
 from cardcage.launch.pipes import Pipes
 from cardcage.launch.runner import Exit, LaunchSpec, OpenListener, Process
-from cardcage.launch.setup import check_group_floor, hand_over_data, no_encryption, setup_failed, wall_error
+from cardcage.launch.setup import (
+    ENCRYPTED,
+    NOT_ENCRYPTED,
+    check_group_floor,
+    hand_over_data,
+    no_encryption,
+    setup_failed,
+    wall_error,
+)
 from cardcage.sandbox.control_groups import ControlGroup
 from cardcage.sandbox.disk_use import disk_layer
 from cardcage.sandbox.group_search import GroupsFound
@@ -33,7 +40,9 @@ from cardcage.sandbox.network import LISTENERS_MAX
 from cardcage.sandbox.plan import OWN_PROCESSES, PYTHON_DIR, PythonLayout, inside_library, inside_stdlib, python_path
 from cardcage.sandbox.python_layout import core_libraries, find_python_layout
 from cardcage.sandbox.report import EnforcementReport, Layer, LayerName, LayerStatus, Mode
-from cardcage.trust.authority import Authority
+
+if TYPE_CHECKING:
+    from cardcage.launch.link import Links
 
 DEFAULT_MAIN: Final = "cardcage_sdk.serve:serve"
 
@@ -93,8 +102,8 @@ class ZygoteRunner:
 
     The fork server is started at the first use and again when it has ended. `main` names what a plugin's process runs,
     as `module:function(socket)`; it is imported before the fork, as are `libraries`. With `groups` each instance is put
-    into a control group of its own before anything else is done in its process. `authority` vouches for the links of
-    those whose wire is to be enciphered; without one the runner makes its own.
+    into a control group of its own before anything else is done in its process. `links` gives what makes the
+    links of those whose wire is to be enciphered; without it the runner has an authority of its own.
     """
 
     name = "process"
@@ -107,11 +116,12 @@ class ZygoteRunner:
         python: PythonLayout | None = None,
         mode: Mode | None = None,
         groups: GroupsFound | None = None,
-        authority: Authority | None = None,
+        links: Callable[[], Links] | None = None,
     ) -> None:
         self._main = main
         self._groups = groups
-        self._links = Links(authority or Authority.ephemeral())
+        self._make_links = links
+        self._links: Links | None = None
         self._libraries = libraries
         self._python = python
         self._mode = mode
@@ -151,11 +161,19 @@ class ZygoteRunner:
             check_group_floor(spec, group_layer)
             group = make_group(self._groups, spec, own_processes=OWN_PROCESSES)
             try:
-                return await _start_on(server, spec, group, group_layer, self._links)
+                return await _start_on(server, spec, group, group_layer, self._open_links(spec))
             except BaseException:
                 if group is not None:
                     group.remove()
                 raise
+
+    def _open_links(self, spec: LaunchSpec) -> Links | None:
+        """Those of this runner, where the plan asks for one. What they stand on is not loaded before."""
+        if spec.plan.encrypt and self._links is None:
+            from cardcage.launch.link import Links
+
+            self._links = Links() if self._make_links is None else self._make_links()
+        return self._links if spec.plan.encrypt else None
 
     async def _ready_server(self) -> _Server:
         async with self._starting:
@@ -200,7 +218,7 @@ def _enciphered(spec: LaunchSpec) -> LaunchSpec:
 
 
 async def _start_on(
-    server: _Server, spec: LaunchSpec, group: ControlGroup | None, group_layer: Layer, links: Links
+    server: _Server, spec: LaunchSpec, group: ControlGroup | None, group_layer: Layer, links: Links | None
 ) -> Process:
     with Pipes() as pipes:
         instance = await server.request(spec, pipes, group, group_layer)
@@ -208,7 +226,7 @@ async def _start_on(
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 report = await asyncio.shield(instance.up)
             sock = None
-            if spec.plan.encrypt:
+            if links is not None:
                 pipes.their_sock.close()  # or a process that ends would not end the stream
                 sock, _ = await links.lay(instance.report, pipes.our_sock.dup(), spec)
                 report = report.with_layer(ENCRYPTED)

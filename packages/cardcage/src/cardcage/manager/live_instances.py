@@ -7,20 +7,21 @@ import contextlib
 import random
 import warnings
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from cardcage.audit import Action, Actor, Trail
 from cardcage.broker import Broker
 from cardcage.egress import Gateway
 from cardcage.foundation.clock import Clock
 from cardcage.foundation.errors import Misuse
-from cardcage.launch.link import Links
+from cardcage.launch.container import ContainerRunner
 from cardcage.launch.runner import Runner
 from cardcage.launch.unconfined import UnconfinedRunner
 from cardcage.launch.vm.runner import VmRunner
 from cardcage.launch.zygote import ZygoteRunner
 from cardcage.manager.judging import note_applied
 from cardcage.manager.packs import library_dirs
-from cardcage.manager.planning import UNCONFINED, VM
+from cardcage.manager.planning import CONTAINER, UNCONFINED, VM
 from cardcage.manager.roster import Roster
 from cardcage.registry import InstanceRecord
 from cardcage.runtime import Blueprint, Instance
@@ -29,7 +30,9 @@ from cardcage.runtime.limited import LimitedRunner
 from cardcage.runtime.warden import Warden
 from cardcage.sandbox.group_search import GroupsFound, find_groups
 from cardcage.supervise import PluginState
-from cardcage.trust.authority import Authority
+
+if TYPE_CHECKING:
+    from cardcage.launch.link import Links
 
 
 class UnconfinedWarning(UserWarning):
@@ -171,21 +174,30 @@ class LiveInstances:
         return runner
 
     def _make_runner(self, isolation: str, groups: GroupsFound) -> Runner:
+        planner = self._roster.planner
         if isolation == VM:
             # Its limits are the machine's own: what the host would measure is the machine with all that is in it.
             return VmRunner(
                 links=self._links(),
-                cache_dir=self._roster.planner.home.machines,
-                libraries=library_dirs(self._roster.planner.packs),
+                cache_dir=planner.home.machines,
+                libraries=library_dirs(planner.packs),
                 groups=groups,
             )
-        make = UnconfinedRunner if isolation == UNCONFINED else ZygoteRunner
-        return LimitedRunner(make(groups=groups), self._warden, on_hit=self._on_limit_hit)
+        runner: Runner
+        if isolation == UNCONFINED:
+            runner = UnconfinedRunner(groups=groups)
+        elif isolation == CONTAINER:
+            runner = ContainerRunner(links=self._links, runtime=planner.container_runtime, groups=groups)
+        else:
+            runner = ZygoteRunner(links=self._links, groups=groups)
+        return LimitedRunner(runner, self._warden, on_hit=self._on_limit_hit)
 
     def _links(self) -> Links:
         """What makes enciphered links; the manager's authority is made when the first is needed."""
+        from cardcage.launch.link import Links  # what it stands on is not loaded before it is needed
+
         if self._own_links is None:
-            self._own_links = Links(Authority.open(self._roster.planner.home.root))
+            self._own_links = Links(self._roster.planner.home.authority())
         return self._own_links
 
     def _on_limit_hit(self, instance: str, limit: str) -> None:

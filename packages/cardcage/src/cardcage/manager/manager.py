@@ -180,6 +180,8 @@ class PluginManager:
             ),
             hosts=self._settings.hosts,
             trust_file=lambda: write_bundle(home.trust_bundle, home.authority().ca_pem),
+            container_runtime=self._settings.container_runtime,
+            encrypt=self._settings.encrypt,
         )
         roster = Roster(
             store=self._given_store or await asyncio.to_thread(SqlStore, home.registry),

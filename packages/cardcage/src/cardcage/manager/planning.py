@@ -20,6 +20,7 @@ from cardcage.foundation.limits import (
     EMULATED_START_TIMEOUT_S,
 )
 from cardcage.foundation.names import InterfaceRef
+from cardcage.launch.oci_runtimes import find_runtime
 from cardcage.launch.runner import LaunchSpec
 from cardcage.manager.home import Home
 from cardcage.manager.judging import Judge, Wish, decisions, declared_capabilities, refuse_denied, refuse_fallback
@@ -131,6 +132,10 @@ class Planner:
     """Names that the operator maps to addresses, for the connections of plugins."""
     trust_file: Callable[[], Path] | None = None
     """Makes the file of certificates that plugins trust whose requests get a credential."""
+    container_runtime: str | None = None
+    """The OCI runtime that the operator named; None takes the first that is installed."""
+    encrypt: bool = False
+    """Whether the wire of every plugin is to be enciphered."""
 
     def blueprint(
         self,
@@ -159,7 +164,7 @@ class Planner:
         isolation = verdict.isolation
         if isolation == PROCESS:
             refuse_fallback(subject, verdict, self.machine)
-        check_isolation(manifest, isolation)
+        check_isolation(manifest, isolation, runtime=self.container_runtime)
         asked = ask(requests, grants, policy=verdict, declared=self.declared())
         note_decisions(trail, asked)
         if asked.required_refused:
@@ -205,7 +210,7 @@ class Planner:
                 package_dir=plugin.package_dir,
                 data_dir=data_dir,
                 temp_dir=temp_dir,
-                encrypt=verdict.encrypt,
+                encrypt=verdict.encrypt or self.encrypt,
             ),
             points=tuple(self.points[ref] for ref in manifest.provides if ref in self.points),
             policy=_patient(self.policy) if isolation == VM else self.policy,
@@ -306,7 +311,7 @@ def _strength(isolation: str) -> int:
     return ISOLATIONS.index(isolation) if isolation in ISOLATIONS else 0
 
 
-def check_isolation(manifest: Manifest, isolation: str) -> None:
+def check_isolation(manifest: Manifest, isolation: str, *, runtime: str | None = None) -> None:
     """Refuse a wall that cannot be put up here, and one weaker than the manifest asks for."""
     asked, whom = manifest.isolation, f'plugin "{manifest.name}" {manifest.version}'
     if isolation not in ISOLATIONS:
@@ -326,11 +331,7 @@ def check_isolation(manifest: Manifest, isolation: str) -> None:
             hint=f"choose {asked} for it, or leave the choice to its manifest",
         )
     if isolation == CONTAINER:
-        raise Refused(
-            f"{whom} would run in a container, and this version starts none",
-            code="isolation_unavailable",
-            plugin=manifest.name,
-        )
+        find_runtime(runtime)
     if isolation == VM:
         find_hypervisor()
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 from cardcage.egress.addresses import parse_address
 from cardcage.foundation.errors import Fault, InvalidDocument
 from cardcage.foundation.names import PLUGIN_NAME_PATTERN
+from cardcage.launch.oci_runtimes import RUNTIMES
 from cardcage.manager.secrets import SECRETS_SCHEMA, HostSecrets, read_secrets
 from cardcage.manifest import Limits, read_limits, validate_config
 from cardcage.permissions.credentials import Credential, parse_credentials
@@ -46,7 +47,7 @@ _SCHEMA: Final[dict[str, Any]] = {
                         "dependencies": {"type": "array", "items": {"type": "string"}},
                         "grants": {"type": "array", "items": {"type": "string"}},
                         "credentials": {"type": "array"},
-                        "isolation": {"enum": ["process", "vm", "unconfined"]},
+                        "isolation": {"enum": ["process", "container", "vm", "unconfined"]},
                     },
                     "required": ["enabled"],
                 }
@@ -66,6 +67,8 @@ _SCHEMA: Final[dict[str, Any]] = {
         "auto_load": {"type": "boolean"},
         "policy": {"type": "string", "minLength": 1},
         "environment": {"type": "string", "minLength": 1, "maxLength": 100},
+        "container_runtime": {"enum": list(RUNTIMES)},
+        "encrypt": {"const": "always"},
         "health_check_interval": {"type": "integer", "minimum": 1},
     },
 }
@@ -99,6 +102,10 @@ class HostSettings:
     """A level, or the path of a policy file."""
     environment: str | None = None
     """What kind of place this host is, such as `production`: rules of the policy may ask for it."""
+    container_runtime: str | None = None
+    """The OCI runtime that makes containers; None takes the first that is installed."""
+    encrypt: bool = False
+    """Whether the wire of every plugin is enciphered, also where no other process can see it."""
     hosts: Mapping[str, str] = field(default_factory=dict[str, str])
     """Names that stand for an address of the operator's choice when a plugin connects to them."""
     ca_file: Path | None = None
@@ -135,6 +142,8 @@ def read_settings(document: Mapping[str, Any] | None) -> HostSettings:
         default_limits=_default_limits(checked.get("default_limits", {})),
         policy=checked.get("policy"),
         environment=checked.get("environment"),
+        container_runtime=checked.get("container_runtime"),
+        encrypt=checked.get("encrypt") == "always",
         hosts=_hosts(checked.get("network", {}).get("hosts", {})),
         ca_file=_path(checked.get("network", {}).get("ca_file")),
         secrets=read_secrets(checked.get("secrets", {})),

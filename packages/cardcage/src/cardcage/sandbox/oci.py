@@ -130,7 +130,7 @@ def rootfs_entries(plan: SandboxPlan, own_mounts: Iterable[Mount] = ()) -> list[
     A mount point is of kind `directory` or `file`; which of the two that of a bind is, `whole_folder` says, or the
     source.
     """
-    entries = [Mount(kind="directory", target=path) for path in ("/dev", "/proc", "/sys")]
+    entries = [Mount(kind="directory", target=path) for path in ("/dev", "/proc")]
     for one in (*plan.mounts, *own_mounts):
         match one.kind:
             case "symlink" | "file" if not one.target.startswith("/dev/"):
