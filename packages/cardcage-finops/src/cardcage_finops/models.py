@@ -376,6 +376,22 @@ class Delivery(Struct, frozen=True, kw_only=True):
     detail: str = ""
 
 
+class CostPeriod(Struct, frozen=True, kw_only=True):
+    """What a bill covers: its first and last day, and its currencies, the main one first."""
+
+    first_day: str
+    last_day: str
+    currency: str
+    currencies: list[str] = []
+
+
+class RaisedAlert(Struct, frozen=True, kw_only=True):
+    """An alert as the host took it."""
+
+    name: str
+    details: dict[str, str] = {}
+
+
 class AnalysisContext(Struct, frozen=True, kw_only=True):
     """What the hook `post_cost_analysis`, policies and detectors see of a finished analysis."""
 

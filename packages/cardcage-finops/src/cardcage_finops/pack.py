@@ -7,6 +7,7 @@ from typing import Final
 from cardcage.contracts.pack import Pack
 from cardcage_finops.extension_points import CAPABILITIES, EXTENSION_POINTS, LIBRARIES, PLUGIN_TYPES
 from cardcage_finops.places import plugin_dirs
+from cardcage_finops.services import SERVICES
 
 PACK: Final = Pack(
     name="finops",
@@ -14,6 +15,7 @@ PACK: Final = Pack(
     plugin_types=PLUGIN_TYPES,
     libraries=LIBRARIES,
     capabilities=CAPABILITIES,
+    services=SERVICES,
     plugin_dirs=plugin_dirs(),
     cli="cardcage_finops.cli:app",
 )

@@ -41,11 +41,11 @@ from cardcage_finops.models import (
     OptimizationRecommendation,
     PolicyVerdict,
 )
-from cardcage_finops.pipeline.alerts import AlertDesk
 from cardcage_finops.pipeline.arbitration import arbitrate, total_savings
 from cardcage_finops.pipeline.batches import chunks, series_per_call
 from cardcage_finops.pipeline.checks import checked_recommendations
 from cardcage_finops.pipeline.crew import Crew, Member
+from cardcage_finops.pipeline.desk import AnalysisDesk, OpenAnalysis
 from cardcage_finops.pipeline.grants import capability_grants, fitted_config
 from cardcage_finops.pipeline.ledger import AMOUNT_COLUMNS, KEY_COLUMNS, RESOURCE_COLUMNS, Ledger
 from cardcage_finops.pipeline.message import notification
@@ -104,12 +104,12 @@ async def analyze(manager: PluginManager, request: AnalysisRequest, progress: Pr
     where it fails on the way. Every instance started for it is gone when this returns, raises or is cancelled.
     Analyses with one manager take turns.
     """
-    desk = AlertDesk.of(manager)
+    desk = AnalysisDesk.of(manager)
     async with desk.turn, Crew(manager=manager, label=f"analysis-{secrets.token_hex(4)}") as crew:
-        with desk.open(crew.label) as alerts:
-            run = _Run(crew=crew, request=request, progress=progress or Quiet())
+        with desk.open(crew.label) as shared:
+            run = _Run(crew=crew, request=request, progress=progress or Quiet(), shared=shared)
             found = await run.all()
-            return replace(found, alerts=list(alerts), plugins=[member.run() for member in crew.members])
+            return replace(found, alerts=list(shared.alerts), plugins=[member.run() for member in crew.members])
 
 
 @dataclass(slots=True)
@@ -117,6 +117,8 @@ class _Run:
     crew: Crew
     request: AnalysisRequest
     progress: Progress
+    shared: OpenAnalysis
+    """What plugins may ask of this analysis while it is under way."""
     ledger: Ledger = field(default_factory=Ledger)
     warnings: list[str] = field(default_factory=list[str])
     metrics: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
@@ -128,12 +130,16 @@ class _Run:
             await asyncio.to_thread(make_target_file, target)
         bill = await self.read_bill()
         context = await asyncio.to_thread(analysis_context, self.ledger)
-        context = replace(context, anomalies=await self.detect())
         resources = cloud_resources(self.ledger, context.currency)
+        self.shared.know_resources(resources)
+        self.shared.context = context
+        context = replace(context, anomalies=await self.detect())
         await self.collect_metrics(resources)
-        context = replace(context, recommendations=await self.optimize(resources))
+        self.shared.metrics = self.metrics
+        context = self.with_added(replace(context, recommendations=await self.optimize(resources)))
         context = replace(context, verdicts=await self.judge(context))
-        context = await self.run_hook(context)
+        context = self.with_added(await self.run_hook(context))
+        self.warnings.extend(self.shared.complaints)
         found = self.result(bill, context, resources)
         found = replace(found, notices=await self.notify(found))
         stamp = created.strftime("%Y-%m-%d %H:%M:%S UTC")
@@ -332,6 +338,10 @@ class _Run:
             verdicts=after.verdicts,
             data=after.data,
         )
+
+    def with_added(self, context: AnalysisContext) -> AnalysisContext:
+        """What plugins have handed in through the host since the last time, among the recommendations."""
+        return replace(context, recommendations=[*context.recommendations, *self.shared.take_added()])
 
     # telling of it ------------------------------------------------------------------------------------------------
 
