@@ -147,6 +147,67 @@ def open_many(host: str, port: int, count: int) -> int:
 
 
 @probe
+def connect_without_blocking(host: str, port: int) -> list[bool]:
+    """Whether a socket that was set not to block does so once it is connected, is inherited, and can be waited for."""
+    import select
+
+    with socket.socket() as sock:
+        sock.setblocking(False)
+        sock.connect_ex((host, port))
+        ready = select.select([], [sock], [], TIMEOUT_S)[1]
+        return [os.get_blocking(sock.fileno()), sock.get_inheritable(), bool(ready)]
+
+
+@probe
+def connect_a_file(host: str, port: int) -> str:
+    """connect() with the number of something that is no socket."""
+    import ctypes
+    import struct
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    address = struct.pack("=H", socket.AF_INET) + struct.pack("!H", port) + socket.inet_aton(host) + bytes(8)
+    with open("/dev/null", "rb") as file:
+        if libc.connect(file.fileno(), address, len(address)) == -1:
+            raise OSError(ctypes.get_errno(), "refused")
+    return "connected"
+
+
+@probe
+def change_address_meanwhile(host: str, port: int, other: int, times: int) -> dict[str, int]:
+    """Connect while another thread writes another port into the address again and again."""
+    import ctypes
+    import struct
+    import threading
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    ports = struct.pack("!H", port), struct.pack("!H", other)
+    raw = struct.pack("=H", socket.AF_INET) + ports[0] + socket.inet_aton(host) + bytes(8)
+    address = ctypes.create_string_buffer(raw, len(raw))
+    stop = threading.Event()
+
+    def change() -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            address[2:4] = ports[number % 2]
+
+    changer = threading.Thread(target=change)
+    changer.start()
+    met = {"granted": 0, "other": 0, "refused": 0}
+    for _ in range(times):
+        with socket.socket() as sock:
+            if libc.connect(sock.fileno(), address, len(raw)) == -1:
+                met["refused"] += 1
+                continue
+            sock.settimeout(TIMEOUT_S)
+            sock.sendall(b"GET /who HTTP/1.0\r\n\r\n")
+            met["granted" if b"you asked" in sock.makefile("rb").read() else "other"] += 1
+    stop.set()
+    changer.join()
+    return met
+
+
+@probe
 def variables() -> dict[str, str]:
     return dict(os.environ)
 

@@ -32,6 +32,8 @@ def probe(function: Probe) -> Probe:
 
 def main(sock: socket.socket) -> None:
     """Answer orders, one JSON object a line: `{"probe": name, "arguments": [...]}`."""
+    global _parent_of_plugin
+    _parent_of_plugin = os.getppid()
     with sock.makefile("rw", encoding="utf-8") as wire:
         for line in wire:
             order = json.loads(line)
@@ -146,6 +148,48 @@ def make_device(path: str) -> str:
     return "made"
 
 
+@probe
+def look_at(path: str) -> int:
+    return os.stat(path).st_size
+
+
+@probe
+def change_mode(path: str) -> str:
+    os.chmod(path, os.stat(path).st_mode & 0o777)
+    return "changed"
+
+
+@probe
+def change_times(path: str) -> str:
+    found = os.stat(path)
+    os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
+    return "changed"
+
+
+@probe
+def cut_short(path: str) -> str:
+    os.truncate(path, os.stat(path).st_size)
+    return "cut"
+
+
+@probe
+def read_through_link(target: str, link: str) -> str:
+    os.symlink(target, link)
+    try:
+        return read_file(link)
+    finally:
+        os.unlink(link)
+
+
+@probe
+def watch(path: str) -> str:
+    """inotify, which tells what happens to files without opening them."""
+    watcher = _libc.inotify_init1(0)
+    if watcher == -1 or _libc.inotify_add_watch(watcher, path.encode(), 0x100) == -1:
+        raise OSError(ctypes.get_errno(), "refused")
+    return "watching"
+
+
 # who and what it can see ----------------------------------------------------------------------------------------------
 
 
@@ -177,6 +221,72 @@ def processes() -> list[int]:
 def signal_process(pid: int) -> str:
     os.kill(pid, 0)
     return "reached"
+
+
+@probe
+def signal_parent() -> str:
+    """Whoever stands above the plugin: the parent of this attempt's parent."""
+    os.kill(_parent_of_plugin, 0)
+    return "reached"
+
+
+_parent_of_plugin = 0
+
+
+@probe
+def limit_process(pid: int) -> str:
+    limits = resource.prlimit(pid, resource.RLIMIT_CORE)
+    resource.prlimit(pid, resource.RLIMIT_CORE, limits)
+    return "limited"
+
+
+@probe
+def renice(pid: int) -> str:
+    os.setpriority(os.PRIO_PROCESS, pid, os.getpriority(os.PRIO_PROCESS, pid))
+    return "changed"
+
+
+@probe
+def pin(pid: int) -> str:
+    os.sched_setaffinity(pid, os.sched_getaffinity(pid))
+    return "changed"
+
+
+@probe
+def daemonise() -> int:
+    """A process that has left its parent and its session, and waits for the end of the machine."""
+    read_end, write_end = os.pipe()
+    if os.fork() == 0:
+        os.setsid()
+        try:
+            _libc.prctl(1, 0, 0, 0, 0)
+            if os.fork() == 0:
+                os.write(write_end, str(os.getpid()).encode())
+                os.closerange(3, 256)  # the pipe of this attempt among them; what is printed goes on being held
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+                signal.pause()
+        finally:
+            os._exit(0)
+    return int(os.read(read_end, 32))
+
+
+@probe
+def hop() -> str:
+    """A process that is never there when it is looked for: it goes on in a child and ends, for at most a minute."""
+    import time
+
+    until_s = time.monotonic() + 60
+    if os.fork() == 0:
+        os.setsid()
+        os.closerange(3, 256)
+        while time.monotonic() < until_s:
+            try:
+                if os.fork():
+                    os._exit(0)
+            except OSError:
+                continue
+        os._exit(0)
+    return "hopping"
 
 
 @probe
@@ -254,6 +364,31 @@ def connect_unix(address: str) -> str:
     with socket.socket(socket.AF_UNIX) as sock:
         sock.connect("\0" + address[1:] if address.startswith("@") else address)
     return "connected"
+
+
+@probe
+def listen_tcp(port: int = 0) -> str:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", port))
+        sock.listen()
+    return "listening"
+
+
+@probe
+def listen_unbound() -> str:
+    """Listening without a bind takes any port."""
+    with socket.socket() as sock:
+        sock.listen()
+    return "listening"
+
+
+@probe
+def send_from_pair(path: str) -> str:
+    """One end of a pair of datagram sockets may send to any other."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with ours, theirs:
+        ours.sendto(b"leak", path)
+    return "sent"
 
 
 @probe

@@ -8,23 +8,20 @@ does for what it accepts from a listener.
 from __future__ import annotations
 
 import errno
+import select
 import socket
 from collections.abc import Iterable
-from typing import Final, Protocol
+from typing import Final
+
+from cardcage.launch.runner import OpenListener
+from cardcage.sandbox.network import Listener
 
 _LOOPBACK: Final = "127.0.0.1"
 _STRANGERS_MAX: Final = 8
 """Other processes of the machine may connect to a port while it is open, which is for some microseconds."""
 
-
-class Place(Protocol):
-    """Where a plugin may connect to; `sandbox.network.Listener` is one."""
-
-    @property
-    def address(self) -> str: ...
-
-    @property
-    def port(self) -> int: ...
+_PATIENCE_MS: Final = 20
+"""The kernel connects two ends on the loopback interface while it is asked to; the host's loop waits for no longer."""
 
 
 class HandedListener(socket.socket):
@@ -62,13 +59,13 @@ class HandedListener(socket.socket):
 class Switchboard:
     """The connections of one process: which addresses lead somewhere, and to which listener of the relay."""
 
-    def __init__(self, places: Iterable[Place]) -> None:
+    def __init__(self, places: Iterable[Listener]) -> None:
         self._by_address = {(place.address, place.port): (place, HandedListener()) for place in places}
 
     @property
-    def listeners(self) -> list[tuple[Place, HandedListener]]:
+    def listeners(self) -> list[OpenListener]:
         """Every place with its listener, for the relay."""
-        return list(self._by_address.values())
+        return [(place, listener) for place, listener in self._by_address.values()]
 
     def connect(self, address: str, port: int) -> socket.socket | int:
         """The plugin's end of a connection to `address`, or the error that the plugin gets."""
@@ -92,19 +89,27 @@ def connected_pair() -> tuple[socket.socket, socket.socket]:
         theirs = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
             theirs.setblocking(False)
-            # On the loopback interface this is done when it returns, unless strangers fill the queue.
-            theirs.connect(server.getsockname())
-            for _ in range(_STRANGERS_MAX):
-                ours, peer = server.accept()
-                if peer == theirs.getsockname():
-                    _prepare(theirs)
-                    _prepare(ours)
-                    return theirs, ours
-                ours.close()
+            theirs.connect_ex(server.getsockname())
+            ours = _accept_from(server, theirs)
+            _prepare(theirs)
+            _prepare(ours)
         except BaseException:
             theirs.close()
             raise
-        theirs.close()
+        return theirs, ours
+
+
+def _accept_from(server: socket.socket, theirs: socket.socket) -> socket.socket:
+    """The other end of `theirs`. It is there already, unless strangers fill the queue."""
+    ready = select.poll()
+    ready.register(server, select.POLLIN)
+    for _ in range(_STRANGERS_MAX):
+        if not ready.poll(_PATIENCE_MS):
+            break
+        ours, peer = server.accept()
+        if peer == theirs.getsockname():
+            return ours
+        ours.close()
     raise OSError(errno.EAGAIN, "strangers took the connection's place")
 
 

@@ -22,6 +22,7 @@ import msgspec
 from cardcage.launch import child, sweep
 from cardcage.sandbox import confine, enter, notify
 from cardcage.sandbox.syscalls import prctl
+from cardcage_sdk import names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -232,7 +233,7 @@ def keep(
         os.close(wake)
         os.close(waker)
         _wall_in(plan, around, theirs, layers)
-        _find_python(plan)
+        _find_things(plan)
         run_plugin()
     theirs.close()
     for descriptor in (3, 1, 2):
@@ -253,10 +254,11 @@ def keep(
     os._exit(0)
 
 
-def _find_python(plan: "SandboxPlan") -> None:
-    """Have the plugin's imports found at the places of the host, since there are no others."""
+def _find_things(plan: "SandboxPlan") -> None:
+    """Have imports found at the places of the host, since there are no others, and names without a hosts file."""
     sys.path[:] = plan.python_path
     child.add_packages(plan.packages)
+    names.install(plan.network.hosts)
 
 
 def _wall_in(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -21,6 +22,7 @@ from cardcage.foundation.limits import CONNECT_TIMEOUT_S, STOP_TIMEOUT_S
 from cardcage.launch import zygote_main
 from cardcage.launch.exits import Evidence, classify
 from cardcage.launch.groups import evidence_of, layer_of, make_group, plan_in_group
+from cardcage.launch.handover import Switchboard
 from cardcage.launch.pipes import Pipes
 from cardcage.launch.runner import Exit, LaunchSpec, OpenListener, Process
 from cardcage.launch.setup import (
@@ -74,6 +76,25 @@ class _Instance:
     plugin_status: int | None = None
     stopped_by_host: bool = False
     listeners: list[OpenListener] = field(default_factory=list[OpenListener])
+    switchboard: Switchboard | None = None
+    """Where its connections lead, when it has no network of its own to listen in."""
+
+    def open_switchboard(self) -> None:
+        """Stand ready to make the connections that its supervisor will ask for."""
+        self.switchboard = Switchboard(self.spec.plan.network.all_listeners)
+        self.listeners = self.switchboard.listeners
+
+    def connect(self, number: int, address: str, port: int) -> None:
+        """Answer the supervisor: a connected socket, or the error that the plugin gets."""
+        made = self.switchboard.connect(address, port) if self.switchboard else errno.ENETUNREACH
+        try:
+            if isinstance(made, int):
+                self.report.send(_encode((number, made)))
+                return
+            with made:
+                socket.send_fds(self.report, [_encode((number, 0))], [made.fileno()])
+        except OSError:
+            pass  # it is gone, or too far behind; the supervisor has a deadline of its own
 
     def take_listeners(self, places: Sequence[int], descriptors: Sequence[int]) -> None:
         """Keep the sockets that came with the report; their places say which of the plan's listeners each is."""
@@ -405,9 +426,13 @@ class _Server:
             match _decode(packet):
                 case ["ready", rows, *places]:
                     instance.take_listeners(places[0] if places else (), descriptors)
+                    if instance.spec.plan.fallback:
+                        instance.open_switchboard()
                     _resolve(instance.up, _enforcement(rows, instance.group_layer))
                 case ["failed", rows, step, number, detail]:
                     _fail(instance.up, wall_error(instance.spec, step, number, detail))
+                case ["connect", number, address, port]:
+                    instance.connect(number, address, port)
                 case ["ended", status]:
                     instance.plugin_status = status
                 case other:

@@ -64,8 +64,8 @@ def serve(control: int) -> None:
 
     finder = add_packages(order["packages"])
     if order["fallback"]:
-        _stay_under_guard(control)
-        server = _ForkServer(control, order["main"], as_root=order["as_root"], fallback=True)
+        guard = _stay_under_guard(control)
+        server = _ForkServer(control, order["main"], as_root=order["as_root"], guard=guard)
         sys.meta_path.remove(finder)
         _add_site_builtins()
         _make_output_streams()
@@ -112,10 +112,12 @@ def _enter_own_pid_namespace(control: int, *, as_root: bool) -> None:
         os._exit(1)
 
 
-def _stay_under_guard(control: int) -> None:
-    """Go on in a child, and end in this process whatever the child leaves behind, however it ends."""
+def _stay_under_guard(control: int) -> int:
+    """Go on in a child, and end in this process whatever the child leaves behind, however it ends.
+
+    Returns a descriptor in the child that is at its end when this process has ended: then the child ends all.
+    """
     from cardcage.launch import sweep
-    from cardcage.sandbox.enter import die_with_parent
     from cardcage.sandbox.syscalls import prctl
 
     sweep.become_reaper(prctl)
@@ -128,10 +130,8 @@ def _stay_under_guard(control: int) -> None:
         sweep.end_children()
         os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
     os.close(alive)
-    die_with_parent()
-    if _is_closed(parent_alive):
-        os._exit(1)
     sweep.become_reaper(prctl)
+    return parent_alive
 
 
 def _is_closed(descriptor: int) -> bool:
@@ -201,7 +201,7 @@ def _add_site_builtins() -> None:
 class _ForkServer:
     """Forks instances on request and tells when they have ended."""
 
-    def __init__(self, control: int, main: str, *, as_root: bool, fallback: bool = False) -> None:
+    def __init__(self, control: int, main: str, *, as_root: bool, guard: int = -1) -> None:
         import importlib
 
         import msgspec
@@ -225,7 +225,8 @@ class _ForkServer:
         self._namespaces_are_new = False
         self._control = socket.socket(fileno=control)
         self._keeper = None
-        if fallback:
+        self._guard = guard
+        if guard >= 0:
             from cardcage.launch import keeper, sweep
 
             self._keeper = keeper
@@ -233,7 +234,7 @@ class _ForkServer:
         self._own_pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self._alive, self._keep_open = os.pipe()
         self._children: dict[int, int] = {}
-        self._around.entered = enter.INHERITED_NAMESPACES if not fallback else frozenset()
+        self._around.entered = enter.INHERITED_NAMESPACES if guard < 0 else frozenset()
         for execute in (False, True):
             seccomp.assemble(execute=execute)
 
@@ -251,9 +252,13 @@ class _ForkServer:
         watch = select.poll()
         watch.register(self._control, select.POLLIN)
         watch.register(wake, select.POLLIN)
+        if self._guard >= 0:
+            watch.register(self._guard, select.POLLIN)
         self._send(0, None)
         while True:
             ready = [descriptor for descriptor, _ in watch.poll()]
+            if self._guard in ready:
+                self._leave()
             if wake in ready:
                 os.read(wake, 4096)
                 self._reap()

@@ -68,7 +68,9 @@ class Judge:
         """The layers without which this machine starts nothing.
 
         What is wanted where it is possible is not asked of a virtual machine, whose kernel is another (`of_guest`).
-        An ordinary user has no other uid to give away; root's own is the one that must not be kept.
+        An ordinary user has no other uid to give away; root's own is the one that must not be kept. Where there are no
+        namespaces and the policy allows to go on without, it is the fallback's floor and what the operator's own rules
+        ask for.
         """
         falls_back = machine.mode is Mode.FALLBACK and decision.fallback
         wanted = [*FALLBACK_FLOOR, *decision.own_floor] if falls_back else list(decision.floor)

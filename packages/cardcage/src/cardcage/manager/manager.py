@@ -39,10 +39,12 @@ from cardcage.registry.discovery import MemoryCache, discover
 from cardcage.registry.resolve import dependents
 from cardcage.runtime import Instance, InstanceHealth, LogLine, RuntimePolicy, SystemClock
 from cardcage.runtime.warden import InstanceUsage
-from cardcage.sandbox.mode import detect_mode
+from cardcage.sandbox import landlock
+from cardcage.sandbox.fallback import NO_NAMESPACES
+from cardcage.sandbox.mode import detect_mode, why_no_namespaces
 from cardcage.sandbox.plan import SandboxPlan
 from cardcage.sandbox.python_layout import find_python_layout
-from cardcage.sandbox.report import EnforcementReport, MachineReport
+from cardcage.sandbox.report import EnforcementReport, MachineReport, Mode
 from cardcage.services import DataQuota, PluginDataStore, Shelf, offer_own
 from cardcage.storage import SqlShelf, SqlStore
 from cardcage.supervise import PluginState
@@ -603,12 +605,16 @@ class _Open:
 
 def _this_machine() -> MachineReport:
     """What plans depend on. The layers are not tried here: each process reports the walls that it really has."""
+    mode = detect_mode()
+    facts = {NO_NAMESPACES: why_no_namespaces()} if mode is Mode.FALLBACK else {}
     return MachineReport(
         system=platform.system(),
         kernel=platform.release(),
         architecture=platform.machine(),
-        mode=detect_mode(),
+        mode=mode,
         uid=os.geteuid(),
         gid=os.getegid(),
         layers=(),
+        landlock_abi=landlock.abi() if mode is Mode.FALLBACK else 0,
+        facts=facts,
     )

@@ -171,6 +171,8 @@ class Planner:
             raise _refused(manifest, asked, self.declared())
         uid = record.uid if isolation != UNCONFINED and os.geteuid() == 0 else None
         data_dir, temp_dir = self.home.folders(str(record.id), uid)
+        if self.machine.mode is Mode.FALLBACK and verdict.fallback and uid is not None:
+            self.home.let_pass()
         egress = self._egress(subject, record, asked, grants | verdict.grants, verdict, credentials)
         injected = tuple(credential.endpoint for credential in egress.credentials) if egress else ()
         plan = make_plan(

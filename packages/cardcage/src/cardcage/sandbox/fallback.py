@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from cardcage.foundation.errors import Refused
+from cardcage.sandbox.network import PROXY_ADDRESS, PROXY_PORT, Listener, NetworkPlan
 from cardcage.sandbox.plan import (
     DEVICES,
     FALLBACK_FLOOR,
     PROCESSES,
+    TRUST_FILE,
     Identity,
     Inside,
     LandlockRules,
@@ -41,6 +43,7 @@ def without_namespaces(plan: SandboxPlan, request: PlanRequest, machine: Machine
     if not request.allow_fallback:
         raise _refused(request, machine)
     own_uid = machine.uid == 0
+    network = _network(plan)
     inside = Inside(
         package_dir=str(request.package_dir), data_dir=str(request.data_dir), temp_dir=str(request.temp_dir)
     )
@@ -51,7 +54,8 @@ def without_namespaces(plan: SandboxPlan, request: PlanRequest, machine: Machine
         identity=Identity(outside_uid=request.uid, outside_gid=request.uid) if own_uid else Identity(),
         namespaces=(),
         mounts=(),
-        environment={**plan.environment, "HOME": inside.data_dir, "TMPDIR": inside.temp_dir},
+        environment=_environment(plan, network, request, inside),
+        network=network,
         working_dir=inside.data_dir,
         python_path=(request.python.stdlib, f"{request.python.stdlib}/lib-dynload", inside.package_dir),
         rlimits=_rlimits(plan, own_uid=own_uid),
@@ -67,13 +71,31 @@ def without_namespaces(plan: SandboxPlan, request: PlanRequest, machine: Machine
     )
 
 
+def _network(plan: SandboxPlan) -> NetworkPlan:
+    """With the proxy, where programs may be started: they look names up by themselves, and there is nowhere to."""
+    network = plan.network
+    if network.proxy is not None or not (network.endpoints and plan.system_calls.execute):
+        return network
+    proxy = Listener(address=PROXY_ADDRESS, port=PROXY_PORT, endpoint="")
+    return msgspec.structs.replace(network, proxy=proxy)
+
+
+def _environment(plan: SandboxPlan, network: NetworkPlan, request: PlanRequest, inside: Inside) -> dict[str, str]:
+    found = {**plan.environment, **network.environment(), "HOME": inside.data_dir, "TMPDIR": inside.temp_dir}
+    if network.proxy is not None and plan.system_calls.execute:
+        found |= dict.fromkeys(("NO_PROXY", "no_proxy"), "localhost,127.0.0.1,::1")
+    trust_file = str(request.trust_file)
+    return {name: trust_file if value == TRUST_FILE else value for name, value in found.items()}
+
+
 def _refused(request: PlanRequest, machine: MachineReport) -> Refused:
     why = machine.facts.get(NO_NAMESPACES, "user namespaces cannot be made")
     return Refused(
         f"plugin {request.plugin!r} {request.version} was not started: this machine gives no namespaces ({why}), and "
         "the weaker wall that does without them was not allowed",
         code="fallback_not_allowed",
-        hint="allow user namespaces (`cardcage doctor` says how), or allow_fallback after reading what it leaves open",
+        hint="allow user namespaces (`cardcage doctor` says how), or let the policy say `fallback: allow`, which "
+        "leaves more open",
         plugin=request.plugin,
         version=request.version,
     )
@@ -98,9 +120,10 @@ def _landlock_rules(plan: SandboxPlan, request: PlanRequest, inside: Inside) -> 
     devices = tuple(f"/dev/{name}" for name in DEVICES)
     system = tuple(path for path in (*python.system_dirs, *_OF_ETC) if not path.startswith("/etc/") or path in _OF_ETC)
     own = (inside.data_dir, inside.temp_dir)
+    trust = () if request.trust_file is None else (str(request.trust_file),)
     # A link of the root (/lib to usr/lib) leads to a folder that is named beside it.
     return LandlockRules(
-        read=(*system, python.stdlib, *plan.packages, inside.package_dir, *own, *devices, *reads, *programs),
+        read=(*system, python.stdlib, *plan.packages, inside.package_dir, *trust, *own, *devices, *reads, *programs),
         write=(*own, *devices, *writes),
         execute=(*(python.system_dirs if programs else ()), *programs),
     )
