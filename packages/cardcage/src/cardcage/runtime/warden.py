@@ -9,16 +9,17 @@ more, so that idle ones cost next to nothing; and all looks together are spaced 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import math
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from cardcage.foundation.sizes import size_text
 from cardcage.launch.runner import Exit, ExitReason, Process
+from cardcage.runtime.rota import Rota
 from cardcage.sandbox.control_groups import GroupUsage, LimitHits
 from cardcage.sandbox.disk_use import DiskUse, measure
 from cardcage.sandbox.plan import ResourceLimits
@@ -37,7 +38,7 @@ DISK_S: Final = 0.25
 """Between two measurements of the data folder of an instance that runs: what it can write in this time is the most by
 which it can be over its limit."""
 _COST_SHARE: Final = 100
-"""A look that took t seconds is not repeated before this many times t have passed."""
+"""A look that took t seconds of CPU time is not repeated before this many times t have passed."""
 _CORES: Final = os.cpu_count() or 1
 _UNREADABLE_LOOKS_MAX: Final = 5
 """A process that is just being made is unreadable for a moment."""
@@ -83,7 +84,7 @@ class Watch:
     sample_at_s: float = 0.0
     hidden_at_s: float = 0.0
     hits_at_s: float = 0.0
-    disk_at_s: float = 0.0
+    ended: bool = False
     sample_activity: float = -1.0
     hits_activity: float = -1.0
     disk_activity: float = -1.0
@@ -100,8 +101,8 @@ class Watch:
 
     def activity(self) -> float:
         """A number that changes whenever any of it runs."""
-        used = self.process.group.usage().cpu_s if self.process.group is not None else None
-        return self.tree.activity() if used is None else used
+        counted = self.process.group.activity() if self.process.group is not None else None
+        return self.tree.activity() if counted is None else counted
 
     def usage(self) -> InstanceUsage:
         """What it uses: a few microseconds with a group, some sixty for each process without."""
@@ -122,10 +123,6 @@ class Watch:
             hits=self.hits,
             limits=self.limits,
         )
-
-    def delay(self, until_s: float) -> None:
-        """Look again then, and not before."""
-        self.sample_at_s = self.hits_at_s = self.disk_at_s = until_s
 
     def judge(self, exit_: Exit) -> Exit:
         """The end as it really came about, where this watch brought it on."""
@@ -149,8 +146,8 @@ class Warden:
 
     def __init__(self) -> None:
         self._watches: set[Watch] = set()
-        self._tasks: list[asyncio.Task[None]] = []
-        self._wake = (asyncio.Event(), asyncio.Event())
+        # Apart, or a long walk through one folder would hold up the looks at everybody's memory.
+        self._rotas = (Rota(self._look), Rota(self._measure))
 
     def watch(
         self,
@@ -169,59 +166,35 @@ class Warden:
         tree = ProcessTree(process.pid, own_processes=own_processes)
         process.watch = watch = Watch(process, limits, data_dir, on_breach, on_hit, tree)
         self._watches.add(watch)
-        for event in self._wake:
-            event.set()
-        if not self._tasks:
-            # Apart, or a long walk through one folder would hold up the looks at everybody's memory.
-            looks = ((self._look, _next_look_s), (self._measure, _next_measuring_s))
-            self._tasks = [
-                asyncio.create_task(self._run(look, next_s, event), name="limits")
-                for (look, next_s), event in zip(looks, self._wake, strict=True)
-            ]
+        for rota in self._rotas:
+            rota.add(watch)
         return watch
 
     def forget(self, watch: Watch) -> None:
         """The process has ended."""
+        watch.ended = True
         self._watches.discard(watch)
 
     async def aclose(self) -> None:
         """End the tasks. What was stopped goes on."""
-        for watch in self._watches:
+        for watch in tuple(self._watches):
             if watch.pace is not None and watch.pace.stopped:
                 watch.tree.let_go()
-        self._watches.clear()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks = []
+            self.forget(watch)
+        for rota in self._rotas:
+            await rota.aclose()
 
-    async def _run(
-        self, look: Callable[[Watch], Awaitable[None]], next_s: Callable[[Watch], float], wake: asyncio.Event
-    ) -> None:
-        while True:
-            wake.clear()
-            now_s = time.monotonic()
-            for watch in tuple(self._watches):
-                if watch in self._watches and next_s(watch) <= now_s:
-                    try:
-                        await look(watch)
-                    except OSError:
-                        watch.delay(now_s + HITS_S)  # it is on its way out, or its folder is gone
-            soonest_s = min((next_s(watch) for watch in self._watches), default=float("inf"))
-            with contextlib.suppress(TimeoutError):
-                wait_s = None if soonest_s == float("inf") else max(0.001, soonest_s - time.monotonic())
-                await asyncio.wait_for(wake.wait(), wait_s)
-
-    async def _look(self, watch: Watch) -> None:
-        now_s = time.monotonic()
+    async def _look(self, watch: Watch) -> float:
+        now_s, began_s = time.monotonic(), time.thread_time()
         if watch.sampled and now_s >= watch.sample_at_s:
-            self._sample(watch, now_s)
+            self._sample(watch, now_s, began_s)
         if now_s >= watch.hits_at_s:
-            self._look_for_hits(watch, now_s)
+            self._look_for_hits(watch, now_s, time.thread_time())
+        return min(watch.hits_at_s, watch.sample_at_s if watch.sampled else watch.hits_at_s)
 
     # without control groups ---------------------------------------------------------------------------------------
 
-    def _sample(self, watch: Watch, now_s: float) -> None:
+    def _sample(self, watch: Watch, now_s: float, began_s: float) -> None:
         activity = watch.activity()
         stopped = watch.pace is not None and watch.pace.stopped
         idle = activity == watch.sample_activity and not stopped
@@ -235,10 +208,12 @@ class Warden:
             self._check_memory(watch, used)
             self._hold_pace(watch, used, now_s)
             wait_s = SAMPLE_S if watch.pace is None else min(SAMPLE_S, watch.pace.next_look_s(_CORES))
-        took_s = time.monotonic() - now_s
+        # CPU time, not time: on a machine that is too busy to let it finish, a look is not dear, but the more needed.
+        took_s = time.thread_time() - began_s
         # Those that run may take a tenth of a core to look after, those that do not a hundredth, all of them together.
         share = _COST_SHARE * len(self._watches) if idle else _COST_SHARE / 10
-        watch.sample_at_s = now_s + max(wait_s, took_s * share)
+        next_s = now_s + max(wait_s, took_s * share)
+        watch.sample_at_s = _together(next_s, IDLE_S) if idle else next_s
 
     def _check_memory(self, watch: Watch, used: GroupUsage) -> None:
         limit = watch.limits.memory_bytes
@@ -272,7 +247,7 @@ class Warden:
 
     # in every case ------------------------------------------------------------------------------------------------
 
-    def _look_for_hits(self, watch: Watch, now_s: float) -> None:
+    def _look_for_hits(self, watch: Watch, now_s: float, began_s: float) -> None:
         activity = watch.activity()
         if activity != watch.hits_activity or watch.suspected - watch.told:
             watch.hits_activity = activity
@@ -284,8 +259,8 @@ class Warden:
                 watch.told.add(name)
                 watch.on_hit(name)
             watch.suspected = found
-        took_s = time.monotonic() - now_s
-        watch.hits_at_s = now_s + max(HITS_S, took_s * _COST_SHARE * len(self._watches))
+        took_s = time.thread_time() - began_s
+        watch.hits_at_s = _together(now_s + max(HITS_S, took_s * _COST_SHARE * len(self._watches)), HITS_S)
 
     @staticmethod
     def _hits(watch: Watch) -> LimitHits:
@@ -296,20 +271,17 @@ class Warden:
         full = limit is not None and (watch.tree.usage().processes or 0) >= limit
         return replace(watch.hits, process_refusals=max(watch.hits.process_refusals, int(full)))
 
-    async def _measure(self, watch: Watch) -> None:
-        now_s = time.monotonic()
+    async def _measure(self, watch: Watch) -> float:
+        now_s, began_s = time.monotonic(), time.thread_time()
         activity = watch.activity()
-        if activity != watch.disk_activity or watch.disk is None:
-            watch.disk_activity = activity
-            try:
-                watch.disk = await asyncio.to_thread(_disk_use, watch)
-            finally:
-                took_s = time.monotonic() - now_s
-                watch.disk_at_s = now_s + max(DISK_S, took_s * _COST_SHARE / 5)
-            self._check_disk(watch, watch.disk)
+        if activity == watch.disk_activity and watch.disk is not None:
+            took_s, share = time.thread_time() - began_s, _COST_SHARE * len(self._watches)
         else:
-            took_s = time.monotonic() - now_s
-            watch.disk_at_s = now_s + max(DISK_S, took_s * _COST_SHARE * len(self._watches))
+            watch.disk_activity = activity
+            watch.disk, took_s = await asyncio.to_thread(_disk_use, watch)
+            self._check_disk(watch, watch.disk)
+            share = _COST_SHARE / 5
+        return _together(now_s + max(DISK_S, took_s * share), DISK_S)
 
     def _check_disk(self, watch: Watch, use: DiskUse) -> None:
         limits, reason = watch.limits, ExitReason.DISK_LIMIT
@@ -323,22 +295,20 @@ class Warden:
             self._end(watch, Breach(limit="disk", reason=reason, detail=f"its data folder hides files: {use.problem}"))
 
     def _end(self, watch: Watch, breach: Breach) -> None:
-        if watch.breach is None and watch in self._watches:
+        if watch.breach is None and not watch.ended:
             watch.breach = breach
+            watch.ended = True
             watch.on_breach(breach)
 
 
-def _disk_use(watch: Watch) -> DiskUse:
+def _disk_use(watch: Watch) -> tuple[DiskUse, float]:
+    """What it takes up, and the CPU time that it took to find out."""
+    began_s = time.thread_time()
     use = measure(watch.data_dir, files_max=watch.limits.inodes or _FILES_MAX)
     deleted_bytes = watch.tree.deleted_bytes(os.stat(watch.data_dir).st_dev)
-    return replace(use, used_bytes=use.used_bytes + deleted_bytes)
+    return replace(use, used_bytes=use.used_bytes + deleted_bytes), time.thread_time() - began_s
 
 
-def _next_look_s(watch: Watch) -> float:
-    if watch.breach is not None:
-        return float("inf")
-    return min(watch.hits_at_s, watch.sample_at_s if watch.sampled else float("inf"))
-
-
-def _next_measuring_s(watch: Watch) -> float:
-    return float("inf") if watch.breach is not None else watch.disk_at_s
+def _together(at_s: float, grid_s: float) -> float:
+    """The next moment of a grid that all share: a thousand that each wake the host alone cost more than their looks."""
+    return math.ceil(at_s / grid_s) * grid_s

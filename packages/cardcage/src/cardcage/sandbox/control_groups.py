@@ -58,6 +58,10 @@ class ControlGroup(Protocol):
         """What it uses. A few microseconds; an ended group uses nothing."""
         ...
 
+    def activity(self) -> float | None:
+        """A number that changes whenever any of it runs: a single read. None where no controller counts CPU time."""
+        ...
+
     def hits(self) -> LimitHits:
         """What it ran into. Still to be had after its last process has ended, until it is removed."""
         ...

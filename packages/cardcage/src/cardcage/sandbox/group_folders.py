@@ -290,6 +290,16 @@ class FolderGroup:
             processes=None if processes is None else max(0, int(processes) - self._own_processes),
         )
 
+    def activity(self) -> float | None:
+        """A number that changes whenever any of it runs."""
+        descriptor = self._open.get("cpu_s")
+        if descriptor is None:
+            return self.usage().cpu_s
+        try:
+            return self._layout.usage["cpu_s"].read(os.pread(descriptor, 4096, 0))
+        except OSError:
+            return None  # the group is gone
+
     def hits(self) -> LimitHits:
         """What it ran into."""
         read: dict[Path, bytes] = {}
