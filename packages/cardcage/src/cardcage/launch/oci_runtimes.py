@@ -2,7 +2,7 @@
 
 Some kernels carry control groups of both versions, version 2 below `/sys/fs/cgroup/unified`. crun and podman refuse to
 run where they see that. They need no control groups of ours, since the host puts the container's first process into its
-group itself; so they are started in a mount namespace of their own in which that folder is not mounted.
+group itself; so they are started in a mount namespace of their own in which that folder is covered.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ PRESERVED: Final = 4
 
 HYBRID: Final = "/sys/fs/cgroup/unified"
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_HIDE_AND_RUN: Final = f'umount -l {HYBRID} && exec "$@"'
+_HIDE_AND_RUN: Final = f'mount -t tmpfs -o ro,size=4k cardcage {HYBRID} && exec "$@"'
+"""Something is mounted over it: to unmount what the host mounted is forbidden to an ordinary user's namespace."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
