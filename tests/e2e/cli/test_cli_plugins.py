@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -261,3 +262,7 @@ def test_doctor_says_what_holds_and_answers_with_its_status(cli: Any) -> None:
     assert {"user_namespace", "system_call_filter"} <= {layer["name"] for layer in machine.json["layers"]}
     for layer in machine.json["layers"]:
         assert layer["name"] in ran.out
+    if machine.json["strict"] and shutil.which("crun"):
+        (crun,) = (trial for trial in machine.json["containers"] if trial["name"] == "crun")
+        assert (crun["works"], crun["detail"]) == (True, "every layer of the plan was seen to hold inside")
+        assert crun["path"] in ran.out

@@ -13,6 +13,7 @@ from cardcage.cli.options import Config, Grant, Isolation, Json, PluginName, Pol
 from cardcage.cli.text import console, facts, print_json, safe, table
 
 if TYPE_CHECKING:
+    from cardcage.launch.container_trial import RuntimeTrial
     from cardcage.sandbox.plan import SandboxPlan
     from cardcage.sandbox.report import MachineReport
 
@@ -21,11 +22,13 @@ _STYLES: Final = {"enforced": "green", "best-effort": "yellow", "unavailable": "
 
 def doctor(as_json: Json = False) -> None:
     """Try every layer of the walls on this machine, and say which hold. Status 1 where the strict floor is not met."""
+    from cardcage.launch.container_trial import try_runtimes
     from cardcage.sandbox.doctor import examine
     from cardcage.sandbox.plan import FALLBACK_FLOOR, STRICT_FLOOR
     from cardcage.sandbox.report import Mode
 
     machine = examine()
+    containers = run(try_runtimes(machine)) if machine.mode in (Mode.ROOT, Mode.USER) else []
     below = machine.below(STRICT_FLOOR)
     fallback = machine.mode is Mode.FALLBACK and not machine.below(FALLBACK_FLOOR)
     if as_json:
@@ -36,10 +39,12 @@ def doctor(as_json: Json = False) -> None:
                 "below": [layer.name for layer in below],
                 "strict": not below,
                 "fallback": fallback,
+                "containers": [trial.to_json() for trial in containers],
             }
         )
     else:
         _print_machine(machine, frozenset(STRICT_FLOOR), [layer.name for layer in below], fallback=fallback)
+        _print_containers(containers)
     raise typer.Exit(ExitCode.FAILED if below else ExitCode.OK)
 
 
@@ -64,6 +69,19 @@ def _print_machine(machine: MachineReport, floor: frozenset[str], below: list[st
             )
     else:
         out.print("\nThe whole strict floor is enforced.", style="green")
+
+
+def _print_containers(trials: list[RuntimeTrial]) -> None:
+    out = console()
+    if not trials:
+        out.print("\nIsolation container: no OCI runtime was found to be tried; apt-get install crun brings one.")
+        return
+    out.print("\nIsolation container, by")
+    shown = table("runtime", "works", "a start took", "what was seen")
+    for trial in trials:
+        took = f"{trial.start_s * 1000:.0f} ms" if trial.works else ""
+        shown.add_row(safe(trial.path), "yes" if trial.works else "no", took, safe(trial.detail))
+    out.print(shown)
 
 
 def plan(
