@@ -4,9 +4,11 @@ export PYTHON
 BIN := .venv/bin
 PYTEST_ARGS ?=
 HOSTILE ?=
+SOAK ?=
+FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test hostile check bench format dist lock clean
+.PHONY: help setup demo test hostile soak fuzz check bench format dist lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -23,6 +25,14 @@ test: setup ## run every test, installing the Debian packages that some of them 
 
 hostile: setup ## let every hostile plugin loose, and print which layer stopped it; HOSTILE="--only 7,39 --without seccomp"
 	@$(BIN)/python tests/hostile/run.py $(HOSTILE)
+
+soak: setup ## a million frames, ten thousand starts and stops, and a count of what they left behind; SOAK="--starts 500"
+	@$(BIN)/python tests/hostile/soak.py $(SOAK)
+
+fuzz: setup ## fuzz what reads a plugin's bytes, each target for FUZZ_SECONDS; what crashes is left in build/fuzz
+	@for target in session weight manifest policy; do \
+	  $(BIN)/python tests/hostile/fuzz.py $$target $(FUZZ_SECONDS) || exit 1; \
+	done
 
 check: setup ## ruff, pyright strict, the layers, and the documents against the code
 	@$(BIN)/ruff check .

@@ -19,6 +19,7 @@ from typing import Any, Final, Self
 import yaml
 
 from cardcage import CardcageError, PluginManager
+from cardcage.audit import AuditEvent
 from cardcage.runtime import RuntimePolicy
 from cardcage.sandbox.report import EnforcementReport, LayerName, LayerStatus, MachineReport, Mode
 from cardcage.supervise import PluginState, RestartPolicy
@@ -30,6 +31,8 @@ from .weaken import Weakening
 PLUGINS: Final = Path(__file__).parent.parent / "plugins"
 NEIGHBOUR: Final = "honest"
 NEIGHBOUR_TIMEOUT_S: Final = 20.0
+AUDIT_S: Final = 10.0
+ENDING_S: Final = 2.0
 
 _ERRNO: Final = re.compile(r"\[Errno (\d+)\]")
 
@@ -49,6 +52,8 @@ class Arena:
         self.has_compiler = shutil.which("cc") is not None
         self._stack = contextlib.AsyncExitStack()
         self._spent: set[tuple[int, str]] = set()
+        self.audited: list[AuditEvent] = []
+        """What the host recorded, the newest last."""
 
     async def __aenter__(self) -> Self:
         try:
@@ -62,6 +67,10 @@ class Arena:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._stack.aclose()
+
+    def record(self, event: AuditEvent) -> None:
+        """Take an audit event: the arena is where its managers record to."""
+        self.audited.append(event)
 
     @property
     def as_root(self) -> bool:
@@ -100,6 +109,7 @@ class Arena:
             isolation=isolation or self.isolation,
             auto_start=False,
             policy=policy,
+            audit=self,
             **more,
         )
 
@@ -131,6 +141,7 @@ class Arena:
     async def run(self, behaviour: Behaviour) -> Row:
         """Let one behaviour loose, and see what stops it, whether that could have failed, and who suffered."""
         begun_s = time.monotonic()
+        first = len(self.audited)
         stops: list[Stop] = []
         faults: list[str] = []
         controls: list[str] = []
@@ -153,6 +164,12 @@ class Arena:
         if suffering := await self._suffering(behaviour.number):
             faults.append(suffering)
         layers = tuple(dict.fromkeys(stop.layer for stop in stops))
+        audit = ""
+        if behaviour.audit and stops and (not behaviour.audit_where or behaviour.audit_where in layers):
+            audit = await self._audit(behaviour, first)
+            if not audit:
+                found = ", ".join(sorted({each.action.value for each in self.audited[first:]})) or "nothing"
+                faults.append(f"no audit line: expected {', '.join(behaviour.audit)}, found {found}")
         return Row(
             number=behaviour.number,
             behaviour=behaviour.title,
@@ -163,6 +180,7 @@ class Arena:
             seen=", ".join(dict.fromkeys(stop.seen for stop in stops)),
             fault="; ".join(faults),
             controls=tuple(controls),
+            audit=audit,
             not_tried=tuple(left_out),
         )
 
@@ -222,8 +240,16 @@ class Arena:
 
     async def ensure(self, manager: PluginManager, plugin: str) -> None:
         """The plugin, up and active, whatever became of it before."""
+        if (id(manager), plugin) in self._spent:
+            await self._see_its_end(manager, plugin)
         if manager.get_plugin_status(plugin) is not PluginState.ACTIVE or (id(manager), plugin) in self._spent:
             await self.renew(plugin, manager)
+
+    async def _see_its_end(self, manager: PluginManager, plugin: str) -> None:
+        """Where its process is ending, wait until the host has seen that: what it does not see it cannot record."""
+        until_s = time.monotonic() + ENDING_S
+        while manager.get_plugin_status(plugin) is PluginState.ACTIVE and time.monotonic() < until_s:
+            await asyncio.sleep(0.01)
 
     async def renew(self, plugin: str, manager: PluginManager | None = None) -> None:
         """A fresh process for the plugin."""
@@ -242,6 +268,18 @@ class Arena:
         """The plugin's data folder on the host."""
         data = [mount for mount in self.walled.plan(plugin).mounts if mount.target == "/data"]
         return Path(data[0].source)
+
+    async def _audit(self, behaviour: Behaviour, first: int) -> str:
+        """The audit line that tells of a behaviour; one of a death comes a moment after the call has failed."""
+        until_s = time.monotonic() + AUDIT_S
+        while behaviour.audit:
+            for event in self.audited[first:]:
+                if event.action.value in behaviour.audit and event.allowed is not True:
+                    return f"{event.action.value}: {event.reason}"
+            if time.monotonic() > until_s:
+                break
+            await asyncio.sleep(0.02)
+        return ""
 
     # watching -----------------------------------------------------------------------------------------------------
 

@@ -72,6 +72,8 @@ class Behaviour:
     scenario: Scenario | None = None
     audit: tuple[str, ...] = ()
     """The kinds of audit event of which one must be written; none where the kernel refuses and the host cannot see."""
+    audit_where: str = ""
+    """The layer that must have been what stopped it for the host to see it at all; empty: it always does."""
     root_only: bool = False
     """An ordinary user's host cannot be attacked so."""
 

@@ -93,4 +93,4 @@ if __name__ == "__main__":
     from cardcage.launch import zygote_main
 
     _weaken()
-    zygote_main._main(int(sys.argv[1]))
+    zygote_main.serve(int(sys.argv[1]))

@@ -62,6 +62,7 @@ FILES: Final = (
     Behaviour(
         number=16,
         title="leaves a symbolic link that leads out of its folder for the host to follow",
+        audit=("release.refused",),
         scenario=scenes.leave_links_for_the_host,
     ),
     Behaviour(

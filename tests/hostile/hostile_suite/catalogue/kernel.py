@@ -139,6 +139,7 @@ KERNEL: Final = (
     Behaviour(
         number=48,
         title="makes system calls of another architecture",
+        audit=("system_call.refused",),
         attempts=(
             prober("call_32_bit", stopped_by={"system_call": FILTER}, control=_NONE),
             prober("call", 0x40000000 | 39, stopped_by={"system_call": FILTER}, control=_DIFFERS),

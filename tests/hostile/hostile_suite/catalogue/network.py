@@ -132,6 +132,7 @@ NETWORK: Final = (
     Behaviour(
         number=38,
         title="is granted a name that later resolves to a private address",
+        audit=("egress.refused",),
         scenario=scenes.resolve_to_private,
     ),
     Behaviour(

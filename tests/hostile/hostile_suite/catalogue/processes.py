@@ -154,6 +154,7 @@ PROCESSES: Final = (
     Behaviour(
         number=50,
         title="leaves a core dump with secrets",
+        audit=("instance.crashed",),
         attempts=(spy("leave_core_dump", stopped_by={NOTHING: LIMITS}, control=_NONE),),
         scenario=scenes.dump_core,
     ),

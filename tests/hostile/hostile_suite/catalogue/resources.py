@@ -48,6 +48,8 @@ RESOURCES: Final = (
     Behaviour(
         number=11,
         title="is a memory bomb",
+        audit=("limit.hit",),
+        audit_where="cgroup_limits",
         attempts=(
             hog("memory", 256, stopped_by=_NO_MORE_MEMORY),
             hog("stacks", 256, stopped_by=_NO_MORE_MEMORY, control=_NONE),
@@ -56,7 +58,7 @@ RESOURCES: Final = (
             hog("lock_memory", stopped_by={"ENOMEM": LIMITS, "EPERM": LIMITS}, control=_AS_ROOT),
         ),
     ),
-    Behaviour(number=12, title="spins on the CPU", scenario=scenes.spin),
+    Behaviour(number=12, title="spins on the CPU", audit=("instance.crashed",), scenario=scenes.spin),
     Behaviour(
         number=13,
         title="opens descriptors without end",

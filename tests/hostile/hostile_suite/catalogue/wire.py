@@ -27,12 +27,14 @@ WIRE_LIST: Final = (
     Behaviour(
         number=22,
         title="sends a pickle",
+        audit=("message.refused",),
         attempts=(liar("pickle_for_a_frame", "$marker", stopped_by=_BROKEN),),
         scenario=scenes.send_pickle,
     ),
     Behaviour(
         number=52,
         title="sends an oversized frame",
+        audit=("message.refused",),
         attempts=(
             liar("announce", 0xFFFFFFFF, stopped_by=_BROKEN),
             liar("announce", (16 << 20) + 1, stopped_by=_BROKEN),
@@ -42,6 +44,7 @@ WIRE_LIST: Final = (
     Behaviour(
         number=53,
         title="sends malformed or deeply nested messages",
+        audit=("message.refused",),
         attempts=(
             liar("deep", 100_000, stopped_by=_BROKEN),
             liar("deep_value", 65, stopped_by={"invalid_result": WIRE}),
@@ -53,12 +56,14 @@ WIRE_LIST: Final = (
     Behaviour(
         number=54,
         title="never finishes a frame, or never answers",
+        audit=("instance.crashed",),
         attempts=(liar("never_answer", stopped_by={"deadline_exceeded": DEADLINES}, timeout_s=0.3),),
         scenario=scenes.trickle,
     ),
     Behaviour(
         number=55,
         title="answers another call's id, or twice",
+        audit=("message.refused",),
         attempts=(
             liar("answer_another", stopped_by=_BROKEN),
             liar("cancel_what_it_never_called", stopped_by=_BROKEN),
@@ -66,16 +71,18 @@ WIRE_LIST: Final = (
         ),
         scenario=scenes.answer_twice,
     ),
-    Behaviour(number=56, title="never reads what it is sent", scenario=scenes.never_read),
+    Behaviour(number=56, title="never reads what it is sent", audit=("instance.crashed",), scenario=scenes.never_read),
     Behaviour(number=57, title="floods the log", scenario=scenes.flood_log),
     Behaviour(
         number=58,
         title="sends terminal escapes and line feeds in logs, names and errors",
+        audit=("release.refused",),
         scenario=scenes.steer_terminal,
     ),
     Behaviour(
         number=82,
         title="hangs up and goes on running",
+        audit=("instance.crashed",),
         attempts=(liar("hang_up_and_go_on", stopped_by={"crashed": SUPERVISION, "hung": SUPERVISION}),),
     ),
     Behaviour(
@@ -90,6 +97,7 @@ WIRE_LIST: Final = (
     Behaviour(
         number=84,
         title="calls what it was not granted, or the platform's own methods",
+        audit=("capability.refused",),
         attempts=(
             *(
                 liar("call_host", method, stopped_by={"CallRefused": GRANTS, "HostError": GRANTS})
@@ -101,6 +109,7 @@ WIRE_LIST: Final = (
     Behaviour(
         number=85,
         title="publishes events in the platform's or another plugin's name",
+        audit=("event.refused",),
         scenario=scenes.forge_events,
     ),
     Behaviour(

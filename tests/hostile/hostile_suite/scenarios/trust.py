@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from ..arena import Arena
 
 _SOURCES: Final = Path(cardcage.__file__).parent
-_INSTALLS: Final = re.compile(r"\b(pip|uv|ensurepip|easy_install|setuptools|build_backend|import_module\(\"?pip)\b")
+_INSTALLS: Final = re.compile(
+    r"""import (pip|ensurepip|setuptools|build)\b|["'](pip3?|uv|easy_install)["']|-m (pip|uv)\b"""
+)
 """What code that installs or builds would have to name."""
 
 
