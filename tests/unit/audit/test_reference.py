@@ -12,7 +12,7 @@ from cardcage.audit import actions
 from cardcage.audit.actions import Action
 from cardcage.audit.chain import LINE_BYTES_MAX, Entry
 from cardcage.audit.intake import INSTANCE_EVENTS_MAX, QUEUE_EVENTS_MAX
-from cardcage.audit.repeats import SAME_MAX, WINDOW_S
+from cardcage.audit.repeats import LINES_BURST, LINES_PER_S, SAME_MAX, WINDOW_S
 from cardcage.audit.sink import LogLimits
 
 
@@ -67,6 +67,7 @@ def test_the_numbers_in_the_reference_are_those_of_the_code(project_root: Path) 
         f"at most {LINE_BYTES_MAX // 1024} KiB",
         f"At most {QUEUE_EVENTS_MAX:,} events wait, {INSTANCE_EVENTS_MAX:,} of one instance",
         f"more than {SAME_MAX} times in a second",
+        f"is written {LINES_BURST} times at once and {LINES_PER_S} times a second",
     ):
         assert sentence in page
     assert (WINDOW_S, limits.sync_s) == (1.0, 1.0)

@@ -14,10 +14,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cardcage.audit import Action, AuditEvent
+from cardcage.audit import Action, Actor, AuditEvent
 from cardcage.audit.chain import Entry, parse
 from cardcage.audit.intake import INSTANCE_EVENTS_MAX, QUEUE_EVENTS_MAX, Intake
-from cardcage.audit.repeats import SAME_MAX, WINDOW_S, Repeats
+from cardcage.audit.repeats import LINES_BURST, LINES_PER_S, SAME_MAX, WINDOW_S, Repeats
 from cardcage.audit.segments import open_log
 from cardcage.audit.sink import LogLimits, MemorySink
 from cardcage.audit.verify import verify_log
@@ -162,6 +162,42 @@ def test_what_is_written_and_what_is_counted_are_together_what_came(came: list[t
     counted += sum(int(each.fields["count"]) for each in repeats.due(now_s, all_=True))
     assert written + counted == len(came)
     assert not repeats.waiting
+
+
+def by_plugin(reason: str, instance: str = "ocr") -> AuditEvent:
+    return AuditEvent(action=Action.EGRESS_REFUSED, reason=reason, instance=instance, actor=Actor.PLUGIN)
+
+
+def test_a_plugin_that_makes_each_act_look_different_is_written_at_a_rate_and_the_rest_is_counted() -> None:
+    repeats = Repeats()
+    written = sum(repeats.admits(by_plugin(str(number)), 0.0) for number in range(5000))
+    counted = sum(int(each.fields["count"]) for each in repeats.due(WINDOW_S))
+    assert written == LINES_BURST
+    assert written + counted == 5000
+    again = sum(repeats.admits(by_plugin(f"later {number}"), 10.0) for number in range(5000))
+    assert again == 10 * LINES_PER_S
+
+
+def test_what_the_host_does_about_a_noisy_plugin_is_always_written() -> None:
+    repeats = Repeats()
+    for number in range(5000):
+        repeats.admits(by_plugin(str(number)), 0.0)
+    assert not repeats.admits(by_plugin("one more"), 0.0)
+    assert repeats.admits(event("killed", "ocr", Action.INSTANCE_CRASHED), 0.0)
+    assert repeats.admits(by_plugin("another's", "quiet"), 0.0)
+
+
+def test_calls_of_two_services_are_not_taken_for_the_same() -> None:
+    repeats = Repeats()
+
+    def called(service: str) -> bool:
+        act = AuditEvent(
+            action=Action.CAPABILITY_CALLED, reason="is granted", instance="a", fields={"service": service}
+        )
+        return repeats.admits(act, 0.0)
+
+    assert [called("data_store.put") for _ in range(SAME_MAX + 1)][-1] is False
+    assert called("data_store.delete")
 
 
 def test_after_a_pause_the_same_act_is_written_again() -> None:

@@ -8,7 +8,7 @@ from cardcage.audit.actions import Action, Actor
 from cardcage.audit.auditor import NO_AUDIT, NO_TRAIL, Auditor, MemoryAuditor, NullAuditor, Trail
 from cardcage.audit.event import AuditEvent
 from cardcage.audit.fields import AuditFields
-from cardcage.audit.wording import fields_of, reason_of, refusal_of
+from cardcage.audit.wording import failure_of, fields_of, reason_of, refusal_of
 
 __all__ = [
     "NO_AUDIT",
@@ -21,6 +21,7 @@ __all__ = [
     "MemoryAuditor",
     "NullAuditor",
     "Trail",
+    "failure_of",
     "fields_of",
     "reason_of",
     "refusal_of",

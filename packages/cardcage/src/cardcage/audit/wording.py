@@ -6,7 +6,7 @@ from typing import Final
 
 from cardcage.audit.actions import Action
 from cardcage.audit.fields import AuditFields
-from cardcage.foundation.errors import CardcageError, InvalidDocument, PluginFault, Refused
+from cardcage.foundation.errors import CardcageError, InvalidDocument, Misuse, PluginFault, Refused
 
 _ACTIONS: Final = {
     "below_floor": Action.FLOOR_REFUSED,
@@ -15,6 +15,7 @@ _ACTIONS: Final = {
     "isolation_refused": Action.ISOLATION_REFUSED,
     "isolation_unknown": Action.ISOLATION_REFUSED,
     "digest_mismatch": Action.RELEASE_CHANGED,
+    "link_failed": Action.LINK_REFUSED,
 }
 
 
@@ -44,3 +45,10 @@ def fields_of(error: CardcageError) -> AuditFields:
 def refusal_of(error: CardcageError) -> Action:
     """Which act of refusal an error at a start stands for."""
     return _ACTIONS.get(error.code, Action.INSTANCE_REFUSED)
+
+
+def failure_of(error: CardcageError) -> tuple[Action, bool | None]:
+    """What an error of a start stands for, and whether it was a decision: False for a refusal, None for a failure."""
+    if error.code in _ACTIONS or isinstance(error, Refused | Misuse):
+        return refusal_of(error), False
+    return Action.INSTANCE_FAILED, None

@@ -39,17 +39,23 @@ class LinkKeys:
 class Links:
     """Makes the links of one manager. Holds the host's own certificate, and renews it in time.
 
-    Without an authority it makes one of its own, which is kept nowhere.
+    Without an authority it makes one of its own, which is kept nowhere. `issued` is told of each certificate.
     """
 
-    def __init__(self, authority: Authority | None = None) -> None:
+    def __init__(
+        self, authority: Authority | None = None, *, issued: Callable[[InstanceId, Certificate], None] | None = None
+    ) -> None:
         self._authority = authority or Authority.ephemeral()
+        self._issued = issued
         self._own: Certificate | None = None
         self._context: ssl.SSLContext | None = None
 
     def issue(self, instance: InstanceId) -> Certificate:
         """A certificate for one start of `instance`."""
-        return self._authority.issue(str(instance), server=False, client=True, names=(instance_uri(instance),))
+        made = self._authority.issue(str(instance), server=False, client=True, names=(instance_uri(instance),))
+        if self._issued is not None:
+            self._issued(instance, made)
+        return made
 
     def keys(self, certificate: Certificate) -> LinkKeys:
         """What is handed to the process that `certificate` was issued for."""

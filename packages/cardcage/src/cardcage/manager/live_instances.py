@@ -20,6 +20,7 @@ from cardcage.launch.unconfined import UnconfinedRunner
 from cardcage.launch.vm.runner import VmRunner
 from cardcage.launch.zygote import ZygoteRunner
 from cardcage.manager.judging import note_applied
+from cardcage.manager.notes import noting_certificates
 from cardcage.manager.packs import library_dirs
 from cardcage.manager.planning import CONTAINER, UNCONFINED, VM
 from cardcage.manager.roster import Roster
@@ -197,7 +198,8 @@ class LiveInstances:
         from cardcage.launch.link import Links  # what it stands on is not loaded before it is needed
 
         if self._own_links is None:
-            self._own_links = Links(self._roster.planner.home.authority())
+            issued = noting_certificates(self._roster.auditor)
+            self._own_links = Links(self._roster.planner.home.authority(), issued=issued)
         return self._own_links
 
     def _on_limit_hit(self, instance: str, limit: str) -> None:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from cardcage.audit import Action, Actor, AuditEvent, AuditFields, Auditor, Trail, fields_of, reason_of
 from cardcage.broker import PluginInfo
 from cardcage.foundation.errors import CardcageError
+from cardcage.foundation.names import InstanceId
 from cardcage.permissions import Decision
 from cardcage.registry import InstalledPlugin
+
+if TYPE_CHECKING:
+    from cardcage.trust.authority import Certificate  # what it stands on is not loaded before it is needed
 
 
 def note_registered(auditor: Auditor, plugin: InstalledPlugin, before: InstalledPlugin | None) -> None:
@@ -69,6 +74,19 @@ def noting_excess(auditor: Callable[[], Auditor]) -> Callable[[PluginInfo, str],
             actor=Actor.PLUGIN,
             limit="service_calls",
             service=service,
+        )
+
+    return note
+
+
+def noting_certificates(auditor: Auditor) -> Callable[[InstanceId, Certificate], None]:
+    """What is to be called with each certificate that was issued for one start of an instance."""
+
+    def note(instance: InstanceId, certificate: Certificate) -> None:
+        Trail(auditor=auditor, plugin=instance.partition("/")[0], instance=instance).note(
+            Action.CERTIFICATE_ISSUED,
+            f"for one start, until {certificate.not_after:%Y-%m-%d %H:%M:%S} UTC",
+            subject=certificate.name,
         )
 
     return note

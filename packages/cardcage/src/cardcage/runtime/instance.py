@@ -12,11 +12,11 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from cardcage.audit import NO_TRAIL, Actor, AuditFields, Trail, fields_of, reason_of, refusal_of
+from cardcage.audit import NO_TRAIL, Actor, AuditFields, Trail, failure_of, fields_of, reason_of
 from cardcage.audit import Action as Act
 from cardcage.egress import EgressCount, EgressEvent, Gateway, Verdict
 from cardcage.foundation.clock import Clock
-from cardcage.foundation.errors import CardcageError, Misuse, PluginFault, Refused, Unavailable
+from cardcage.foundation.errors import CardcageError, Misuse, PluginFault, Unavailable
 from cardcage.foundation.limits import LOG_LINES_PER_S
 from cardcage.launch.runner import Exit, ExitReason, Runner
 from cardcage.permissions.credentials import SecretSource
@@ -390,13 +390,8 @@ class Instance:
         if isinstance(error, CardcageError):
             self.error = error
             self.logbook.note("error", error.message)
-            refused = isinstance(error, Refused | Misuse)
-            self.trail.note(
-                refusal_of(error) if refused else Act.INSTANCE_FAILED,
-                reason_of(error),
-                allowed=False if refused else None,
-                **fields_of(error),
-            )
+            action, allowed = failure_of(error)
+            self.trail.note(action, reason_of(error), allowed=allowed, **fields_of(error))
             self._tell("plugin.failed", error=error.to_json())
 
     async def _start(self) -> None:
