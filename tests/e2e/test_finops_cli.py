@@ -12,7 +12,7 @@ import sys
 import textwrap
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, ClassVar
@@ -446,23 +446,34 @@ class _Hook(http.server.BaseHTTPRequestHandler):
         """Nothing on stderr."""
 
 
-def test_a_message_reaches_a_webhook_and_running_without_walls_can_not_be_missed(
-    finops: Finops, tmp_path: Path
-) -> None:
-    bill = _write_bill(tmp_path / "bill.csv", [_row("50")])
+@pytest.fixture
+def hook() -> Iterator[str]:
+    """The address of a webhook on loopback; what it was sent is in `_Hook.bodies`."""
+    _Hook.bodies.clear()
     server = http.server.HTTPServer(("127.0.0.1", 0), _Hook)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        target = f"webhook:http://127.0.0.1:{server.server_address[1]}/cost"
-        outcome = finops("analyze", bill, "--json", "--isolation", "unconfined", "--notify", target)
-    finally:
-        server.shutdown()
-        server.server_close()
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    yield f"webhook:http://127.0.0.1:{server.server_address[1]}/cost"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_message_reaches_a_webhook_from_behind_walls(finops: Finops, tmp_path: Path, hook: str) -> None:
+    bill = _write_bill(tmp_path / "bill.csv", [_row("50")])
+    outcome = finops("analyze", bill, "--json", "--notify", hook)
+    assert outcome.status == 0, outcome.out
+    assert {one["isolation"] for one in outcome.document["plugins"]} == {"process"}
+    assert [one["delivered"] for one in outcome.document["notifications"]] == [True]
+    assert len(_Hook.bodies) == 1
+    assert "50.00 USD billed" in json.dumps(_Hook.bodies[0])
+
+
+def test_running_without_walls_can_not_be_missed(finops: Finops, tmp_path: Path, hook: str) -> None:
+    bill = _write_bill(tmp_path / "bill.csv", [_row("50")])
+    outcome = finops("analyze", bill, "--json", "--isolation", "unconfined", "--notify", hook)
     assert outcome.status == 0, outcome.out
     assert "UNCONFINED" in outcome.err
     assert {one["isolation"] for one in outcome.document["plugins"]} == {"unconfined"}
     assert len(_Hook.bodies) == 1
-    assert "50.00 USD billed" in json.dumps(_Hook.bodies[0])
 
 
 def test_a_channel_that_can_not_deliver_is_told_and_fails_the_command(finops: Finops, tmp_path: Path) -> None:

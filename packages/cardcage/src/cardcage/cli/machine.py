@@ -129,6 +129,8 @@ def _print_plan(plan: SandboxPlan) -> None:
                 "runs as": f"uid {identity.inside_uid} inside, {outside} outside" if plan.walled else "this user",
                 "namespaces": " ".join(plan.namespaces) or "none",
                 "network": " ".join(plan.network.endpoints) or ("none" if plan.walled else "all of the host's"),
+                "by the proxy": " ".join(plan.network.proxied) or None,
+                "unreachable": " ".join(plan.network.unreachable) or None,
                 "programs": "may be started" if plan.system_calls.execute or not plan.walled else "may not be started",
                 "environment": " ".join(f"{key}={value}" for key, value in plan.environment.items()),
                 "limits": " ".join(f"{key}={value}" for key, value in plan.rlimits.items()) or "none",
@@ -136,6 +138,8 @@ def _print_plan(plan: SandboxPlan) -> None:
             }
         )
     )
+    if plan.network.listeners:
+        _print_listeners(plan)
     if not plan.mounts:
         return
     out.print("\nsees these files, and no others")
@@ -145,6 +149,16 @@ def _print_plan(plan: SandboxPlan) -> None:
         what = mount.source if mount.kind == "bind" else f"{mount.kind} {mount.source}".strip()
         shown.add_row(safe(mount.target), safe(what), may + (" (granted)" if mount.granted else ""))
     out.print(shown)
+
+
+def _print_listeners(plan: SandboxPlan) -> None:
+    console().print("\nconnects to these, and no others")
+    names = {address: name for name, address in plan.network.hosts.items()}
+    shown = table("inside", "name", "leads to")
+    for listener in plan.network.listeners:
+        what = f"{listener.endpoint} over TLS, with a credential" if listener.upgraded else listener.endpoint
+        shown.add_row(safe(str(listener)), safe(names.get(listener.address, "")), safe(what))
+    console().print(shown)
 
 
 def _outside() -> str:
