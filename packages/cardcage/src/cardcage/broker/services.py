@@ -83,6 +83,11 @@ class ServiceTable:
         """Let go of what was counted for an instance."""
         self._rates.forget(instance)
 
+    def capability_of(self, name: str) -> str | None:
+        """The capability that a service stands behind; None where it is for everyone, or not there."""
+        service = self._services.get(name)
+        return None if service is None else service.capability
+
     @property
     def capabilities(self) -> frozenset[str]:
         """The capabilities that the broker itself and the registered methods stand behind."""

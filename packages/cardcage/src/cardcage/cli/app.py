@@ -8,7 +8,7 @@ from typing import Any, Final
 import typer
 from typer.core import TyperGroup
 
-from cardcage.cli import auditing, machine, plugins, policy, registering, running, scaffolding, using
+from cardcage.cli import auditing, learning, machine, plugins, policy, registering, running, scaffolding, using
 from cardcage.cli.exits import MEANINGS
 from cardcage.foundation.errors import Misuse
 
@@ -109,6 +109,7 @@ for command in (
     registering.validate,
     registering.load,
     registering.remove,
+    learning.learn,
     running.start,
     running.stop,
     running.call,

@@ -112,6 +112,11 @@ def _argument(text: str) -> Any:
         return text
 
 
+def read_document_file(path: Path) -> Any:
+    """The document in a JSON or YAML file, of bounded size."""
+    return _read_file(path.expanduser())
+
+
 def _read_file(path: Path) -> Any:
     try:
         with path.open("rb") as file:

@@ -92,6 +92,8 @@ class Process:
     watch: object = field(default=None, repr=False, compare=False)
     listeners: list[OpenListener] = field(default_factory=list[OpenListener])
     """Listening sockets of the plugin's network namespace, one for each granted endpoint; the owner closes them."""
+    recorder: int = -1
+    """Where what the plugin tries can be heard, where its plan asked for a recording; whoever takes it closes it."""
 
     def close_listeners(self) -> None:
         """Close those that nobody took over. Harmless twice."""

@@ -52,8 +52,9 @@ _STARTS_AT_ONCE_MAX: Final = 8
 """Walls going up at the same time. More would only wait for the kernel's locks on mounts and networks, hold up the rest
 of the machine meanwhile, and overflow the control socket, whose buffer takes about a dozen plans."""
 
-_DESCRIPTORS_MAX: Final = 2 * LISTENERS_MAX + 1
-"""The listeners that may come with a report: those of the plan, their plain HTTP neighbours and the proxy's."""
+_DESCRIPTORS_MAX: Final = 2 * LISTENERS_MAX + 2
+"""The listeners that may come with a report: those of the plan, their plain HTTP neighbours, the proxy's, and that of
+a recording."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
@@ -78,6 +79,8 @@ class _Instance:
     listeners: list[OpenListener] = field(default_factory=list[OpenListener])
     switchboard: Switchboard | None = None
     """Where its connections lead, when it has no network of its own to listen in."""
+
+    recorder: int = -1
 
     def open_switchboard(self) -> None:
         """Stand ready to make the connections that its supervisor will ask for."""
@@ -106,6 +109,9 @@ class _Instance:
         """Close those that were not handed on."""
         while self.listeners:
             self.listeners.pop()[1].close()
+        if self.recorder >= 0:
+            os.close(self.recorder)
+            self.recorder = -1
 
     def kill(self) -> None:
         """End it, now or, where the fork has not been reported yet, as soon as it is."""
@@ -259,6 +265,7 @@ async def _start_on(
             raise
         process = pipes.process(pid=_pid_of(instance.pidfd), report=report, group=group, handle=instance, sock=sock)
         process.listeners, instance.listeners = instance.listeners, []
+        process.recorder, instance.recorder = instance.recorder, -1
         return process
 
 
@@ -424,8 +431,11 @@ class _Server:
                 self._loop.remove_reader(instance.report)
                 return
             match _decode(packet):
-                case ["ready", rows, *places]:
-                    instance.take_listeners(places[0] if places else (), descriptors)
+                case ["ready", rows, *rest]:
+                    places = rest[0] if rest else ()
+                    if len(rest) > 1 and rest[1]:
+                        instance.recorder = descriptors.pop()
+                    instance.take_listeners(places, descriptors)
                     if instance.spec.plan.fallback:
                         instance.open_switchboard()
                     _resolve(instance.up, _enforcement(rows, instance.group_layer))

@@ -420,7 +420,8 @@ def _become_init(
         enter.die_with_parent()
         if _is_closed(_ALIVE_FD):
             os._exit(1)
-        _hand_over(report, pack(("ready", layers, [place for place, _ in walls.listeners])), walls.listeners)
+        ready = pack(("ready", layers, [place for place, _ in walls.listeners], walls.recorder >= 0))
+        _hand_over(report, ready, walls.listeners, walls.recorder)
         os.close(_PROC_FD)
         os.close(_ALIVE_FD)
         # Before the fork: the plugin is of the same uid, and must at no moment be able to speak in this one's name.
@@ -513,14 +514,21 @@ def _enter_groups(entries: "list[int]") -> "OSError | None":
     return None
 
 
-def _hand_over(report: socket.socket, packet: bytes, listeners: "list[tuple[int, socket.socket]]") -> None:
+def _hand_over(
+    report: socket.socket, packet: bytes, listeners: "list[tuple[int, socket.socket]]", recorder: int
+) -> None:
     """Tell the host that the walls are up, and give it the listeners: nobody inside holds one from here on."""
-    if not listeners:
+    descriptors = [listener.fileno() for _, listener in listeners]
+    if recorder >= 0:
+        descriptors.append(recorder)
+    if not descriptors:
         report.send(packet)
         return
-    socket.send_fds(report, [packet], [listener.fileno() for _, listener in listeners])
+    socket.send_fds(report, [packet], descriptors)
     for _, listener in listeners:
         listener.close()
+    if recorder >= 0:
+        os.close(recorder)
 
 
 def _wait_for(plugin: int) -> int:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from cardcage.audit import Action, Actor, Trail
@@ -201,6 +201,10 @@ class LiveInstances:
             issued = noting_certificates(self._roster.auditor)
             self._own_links = Links(self._roster.planner.home.authority(), issued=issued)
         return self._own_links
+
+    def wrap_runner(self, isolation: str, wrap: Callable[[Runner], Runner]) -> None:
+        """Put something around the runner of an isolation, before anything is started by it."""
+        self._runners[isolation] = wrap(self._runner(isolation))
 
     def _on_limit_hit(self, instance: str, limit: str) -> None:
         live = self.find(instance)

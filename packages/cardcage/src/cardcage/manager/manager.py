@@ -22,6 +22,7 @@ from cardcage.contracts import extension_point_of, index_points
 from cardcage.contracts.pack import Pack
 from cardcage.egress import EgressCount, EgressEvent, Gateway, Verdict
 from cardcage.foundation.errors import CardcageError, Misuse, Refused
+from cardcage.launch.runner import Runner
 from cardcage.manager.home import Home, default_state_dir
 from cardcage.manager.judging import Judge
 from cardcage.manager.live_instances import LiveInstances, warn_unconfined
@@ -397,6 +398,14 @@ class PluginManager:
     def report(self, instance: str) -> EnforcementReport | None:
         """Which walls really stand around the running process; None while none runs."""
         return self._live.get(instance).report
+
+    def wrap_runner(self, isolation: str, wrap: Callable[[Runner], Runner]) -> None:
+        """Put something around the runner of an isolation: before anything of that isolation is started."""
+        self._live.wrap_runner(isolation, wrap)
+
+    def capability_of(self, service: str) -> str | None:
+        """The capability that a registered service stands behind."""
+        return self._services.capability_of(service)
 
     def policy(self) -> PolicySource:
         """Where the policy comes from, and what it says now."""

@@ -18,7 +18,7 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Final
 
-from cardcage.sandbox import capabilities, landlock, seccomp
+from cardcage.sandbox import capabilities, landlock, recording, seccomp
 from cardcage.sandbox.listen import open_listeners
 from cardcage.sandbox.mounts import TreeBuilder, detach_from_host
 from cardcage.sandbox.syscalls import call, prctl
@@ -103,6 +103,8 @@ class Walls:
         self.layers = layers
         self.listeners: list[tuple[int, socket.socket]] = []
         """Open inside, with their places in the plan: for the host, and to be closed before any code of the plugin."""
+        self.recorder = -1
+        """Where what the plugin tries can be heard, for the host, where the plan asks for that."""
 
     def steps(self) -> tuple[tuple[str, Callable[[], None]], ...]:
         """What is done, in order."""
@@ -122,6 +124,7 @@ class Walls:
             ("capabilities", self._drop_capabilities),
             ("no new privileges", self._forbid_new_privileges),
             ("Landlock", self._apply_landlock),
+            ("recording", self._record),
             ("system call filter", self._filter_system_calls),
             ("working folder", lambda: os.chdir(self._plan.working_dir)),
             ("floor", self._check_floor),
@@ -249,6 +252,10 @@ class Walls:
         for part, since in (("network", landlock.NETWORK_ABI), ("scopes", landlock.SCOPES_ABI)):
             old = f"needs ABI {since}, the kernel has {abi}"
             self._say(f"landlock_{part}", "enforced" if abi >= since else "unavailable", "" if abi >= since else old)
+
+    def _record(self) -> None:
+        if self._plan.recording:
+            self.recorder = recording.install()
 
     def _filter_system_calls(self) -> None:
         seccomp.install(seccomp.assemble(execute=self._plan.system_calls.execute))

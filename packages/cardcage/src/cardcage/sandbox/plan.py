@@ -198,6 +198,8 @@ class SandboxPlan(msgspec.Struct, frozen=True, kw_only=True):
     floor: tuple[str, ...] = ()
     encrypt: bool = False
     """Whether the wire runs through an enciphered link also where no other process can see it."""
+    recording: bool = False
+    """Whether what the plugin tries is shown to a listener, which the host gets: see `sandbox.recording`."""
     fallback: bool = False
     """Whether this is the weaker wall of a machine that forbids namespaces: see docs/reference/fallback.md."""
 

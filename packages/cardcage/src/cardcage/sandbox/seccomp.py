@@ -110,6 +110,14 @@ def assemble(*, execute: bool, machine: str = MACHINE, name: ProfileName = "plug
     return _encode(steps)
 
 
+def notifying(numbers: list[int], machine: str = MACHINE) -> bytes:
+    """A filter that asks its listener about these calls and allows every other one: to be laid below the real one."""
+    steps = _head(machine)
+    for number in sorted(numbers):
+        steps += _for_call(number, [_return(_NOTIFY)])
+    return _encode([*steps, _return(_ALLOW)])
+
+
 def _head(machine: str) -> list[_Instruction]:
     """End the process for a call of another architecture; go on with the call's number loaded."""
     steps: list[_Instruction] = [
