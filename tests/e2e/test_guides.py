@@ -45,7 +45,7 @@ def test_a_program_in_a_guide_runs(tmp_path: Path, guide: str, text: str) -> Non
 
 
 def test_the_programs_are_found() -> None:
-    assert len(programs()) == 5
+    assert len(programs()) == 6
 
 
 def test_the_first_plugin_is_what_the_scaffold_makes_and_its_commands_work(tmp_path: Path) -> None:

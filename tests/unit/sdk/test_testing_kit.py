@@ -230,3 +230,40 @@ def test_the_kit_runs_under_unittest_and_needs_no_pytest(tmp_path: Path) -> None
         check=False,
     )
     assert (ran.returncode, "Ran 1 test" in ran.stderr) == (0, True), ran.stderr
+
+
+class Counter(Plugin):
+    """Counts words in the data store, in each of its two spellings."""
+
+    def count(self, word: str) -> int:
+        store = self.context.data_store
+        found = store.entry(word)
+        seen, revision = found or (0, 0)
+        assert store.compare_and_set(word, seen + 1, revision)
+        assert not store.compare_and_set(word, seen + 1, revision)
+        return seen + 1
+
+    async def words(self) -> list[str]:
+        store = self.context.data_store
+        await store.aput("~", 0)
+        assert await store.acommit({"!": 1}, deletes=["~"], expected={"none": 0})
+        assert await store.aget("~", "gone") == "gone"
+        assert await store.adelete("!")
+        assert not await store.adelete("!")
+        return [word async for word in store.akeys()]
+
+
+class TestCounter(PluginTestCase):
+    async def test_a_plugin_that_keeps_data_is_tested_without_a_host(self) -> None:
+        plugin = self.create_plugin(Counter)
+        assert [plugin.count("a"), plugin.count("a"), plugin.count("b")] == [1, 2, 1]
+        assert await plugin.words() == ["a", "b"]
+        assert self.host.data.values == {"a": 2, "b": 1}
+        assert list(plugin.context.data_store.keys("b")) == ["b"]
+        assert plugin.context.data_store.space()["entries"] == 2
+
+    def test_a_refusal_is_made_by_the_test(self) -> None:
+        plugin = self.create_plugin(Counter)
+        del self.host.services["data_store.entry"]
+        with pytest.raises(HostError, match=r"data_store\.entry"):
+            plugin.count("a")

@@ -19,7 +19,8 @@ from sqlalchemy import create_engine
 import cardcage.storage
 from cardcage.foundation.errors import Misuse, Unavailable
 from cardcage.registry import PutSetting
-from cardcage.storage import SqlStore, schema
+from cardcage.services import Batch, Committed, DataQuota
+from cardcage.storage import SqlShelf, SqlStore, schema
 
 OPEN_AND_PUT = """
 import sys
@@ -196,6 +197,22 @@ def test_the_newest_revision_is_the_head_of_one_line_of_migrations() -> None:
     config.set_main_option("script_location", str(Path(cardcage.storage.__file__).parent / "migrations"))
     script = ScriptDirectory.from_config(config)
     assert script.get_heads() == [schema.NEWEST_REVISION]
+
+
+def test_a_registry_of_the_first_revision_is_brought_up_to_date_and_keeps_what_it_holds(tmp_path: Path) -> None:
+    path = tmp_path / "registry.db"
+    store = SqlStore(path)
+    store.commit(PutSetting(name="colour", value="green"))
+    store.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("DROP TABLE data_entries")
+        connection.execute("DROP TABLE data_spaces")
+        connection.execute("UPDATE alembic_version SET version_num = '0001'")
+    connection.close()
+    assert dict(SqlStore(path).settings()) == {"colour": "green"}
+    shelf = SqlShelf(path)
+    assert isinstance(shelf.commit("ocr", Batch(puts={"a": b"1"}), quota=DataQuota()), Committed)
+    shelf.close()
 
 
 def test_opening_a_file_that_is_up_to_date_does_not_load_alembic(tmp_path: Path) -> None:

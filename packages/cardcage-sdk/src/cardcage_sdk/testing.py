@@ -23,6 +23,7 @@ from cardcage_sdk.context import HostError, LinkedContext, PluginContext, set_cu
 from cardcage_sdk.driver import Driver, construct
 from cardcage_sdk.entrypoint import style_of
 from cardcage_sdk.logs import HostHandler
+from cardcage_sdk.testing_store import LocalDataStore
 
 P = TypeVar("P")
 
@@ -48,11 +49,16 @@ class Line(NamedTuple):
 
 
 class LocalHost:
-    """Stands in for the host: keeps what the plugin sends, and answers its calls from `services`."""
+    """Stands in for the host: keeps what the plugin sends, and answers its calls from `services`.
+
+    A data store is there from the start; `del host.services["data_store.put"]` takes a part of it away.
+    """
 
     def __init__(self) -> None:
-        self.services: dict[str, Callable[..., Any]] = {}
-        """By full name, such as `finops.alerts.trigger`. A call of any other fails with `method_not_found`."""
+        self.data = LocalDataStore()
+        """What `context.data_store` keeps: `host.data.values`."""
+        self.services: dict[str, Callable[..., Any]] = self.data.services()
+        """By full name, such as `alerts.trigger`. A call of any other fails with `method_not_found`."""
         self.calls: list[tuple[str, Sequence[Any] | Mapping[str, Any]]] = []
         self.events: list[tuple[str, Any]] = []
         self.subscriptions: list[str] = []
