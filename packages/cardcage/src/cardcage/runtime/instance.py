@@ -161,7 +161,7 @@ class Instance:
 
     def usage(self) -> InstanceUsage | None:
         """What the running process uses; None while none runs. A few microseconds where control groups count it."""
-        return usage_of(self._live.process) if self._live else None
+        return usage_of(self._live.process, self.blueprint.spec.plan.limits) if self._live else None
 
     @property
     def egress(self) -> Sequence[EgressCount]:

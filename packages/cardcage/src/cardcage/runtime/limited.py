@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 from cardcage.launch.runner import Exit, LaunchSpec, Process, Runner
 from cardcage.runtime.warden import InstanceUsage, Warden, Watch
-from cardcage.sandbox.plan import OWN_PROCESSES
+from cardcage.sandbox.control_groups import LimitHits
+from cardcage.sandbox.plan import OWN_PROCESSES, ResourceLimits
+from cardcage.sandbox.process_tree import ProcessTree
 
 OnHit = Callable[[str, str], None]
 """Called with an instance's id and the limit that it ran into without ending by it."""
@@ -54,6 +56,18 @@ class LimitedRunner:
         await self._runner.aclose()
 
 
-def usage_of(process: Process) -> InstanceUsage | None:
-    """What a watched process uses; None for one that nobody watches."""
-    return process.watch.usage() if isinstance(process.watch, Watch) else None
+def usage_of(process: Process, limits: ResourceLimits) -> InstanceUsage:
+    """What a process uses; of one that nobody watches because its own walls keep its limits, without its disk."""
+    if isinstance(process.watch, Watch):
+        return process.watch.usage()
+    used = process.group.usage() if process.group is not None else ProcessTree(process.pid).usage()
+    hits = process.group.hits() if process.group is not None else LimitHits()
+    return InstanceUsage(
+        memory_bytes=used.memory_bytes,
+        cpu_s=used.cpu_s,
+        processes=used.processes,
+        disk_bytes=None,
+        files=None,
+        hits=hits,
+        limits=limits,
+    )
