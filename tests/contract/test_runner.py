@@ -37,7 +37,7 @@ def machine() -> MachineReport:
     return examine()
 
 
-@pytest.fixture(params=["process", "enciphered process", "unconfined", "container"])
+@pytest.fixture(params=["process", "enciphered process", "unconfined", "container", "container by podman"])
 async def runner(request: pytest.FixtureRequest, machine: MachineReport) -> AsyncIterator[AnyRunner]:
     if request.param == "unconfined":
         async with UnconfinedRunner(main="runner_child:main") as unconfined:
@@ -45,10 +45,11 @@ async def runner(request: pytest.FixtureRequest, machine: MachineReport) -> Asyn
         return
     if machine.below(STRICT_FLOOR):
         pytest.skip(f"walls cannot be put up here: {[layer.name for layer in machine.below(STRICT_FLOOR)]}")
-    if request.param == "container":
-        if not installed_runtimes():
-            pytest.skip("no OCI runtime is installed: crun")
-        async with ContainerRunner(main="runner_child:main") as contained:
+    if request.param.startswith("container"):
+        wanted = "podman" if "podman" in request.param else "crun"
+        if wanted not in {runtime.name for runtime in installed_runtimes()}:
+            pytest.skip(f"no OCI runtime is installed: {wanted}")
+        async with ContainerRunner(main="runner_child:main", runtime=wanted) as contained:
             yield contained
         return
     async with ZygoteRunner(main="runner_child:main", libraries=(*core_libraries(), CHILD)) as walled:

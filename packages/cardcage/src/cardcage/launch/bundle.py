@@ -45,12 +45,21 @@ def launcher_environment(python: PythonLayout) -> dict[str, str]:
 class Bundle:
     """One container's folder. Raises `OSError` where the plan's sources are not what the plan says."""
 
-    def __init__(self, folder: Path, plan: SandboxPlan, python: PythonLayout, *, host_ids: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        plan: SandboxPlan,
+        python: PythonLayout,
+        *,
+        host_ids: tuple[int, int],
+        extra: tuple[Mount, ...] = (),
+    ) -> None:
         self.folder = folder
         self._plan = plan
         self._own = launcher_mounts(python)
         self._environment = launcher_environment(python)
         self._host_ids = host_ids
+        self._extra = extra
         self._id_maps: dict[str, IdMap] = {}
         self._missing: list[str] = []
 
@@ -60,7 +69,7 @@ class Bundle:
         # The container's user passes through; what is in it is nobody's secret, since it is nearly empty.
         self.folder.mkdir(mode=0o711)
         root.mkdir(mode=0o755)
-        for entry in rootfs_entries(self._plan, self._own):
+        for entry in (*rootfs_entries(self._plan, self._own), *self._extra):
             self._put(f"{root}{entry.target}", entry)
         (self.folder / "config.json").write_text(json.dumps(self._config()), encoding="utf-8")
 

@@ -30,7 +30,7 @@ from cardcage.launch import container_main
 from cardcage.launch.bundle import RUNTIME_LOG, Bundle, launcher_environment
 from cardcage.launch.exits import Evidence, classify
 from cardcage.launch.groups import evidence_of, layer_of, make_group, plan_in_group
-from cardcage.launch.oci_runtimes import OciRuntime, find_runtime, runtime_environment
+from cardcage.launch.oci_runtimes import OciRuntime, find_runtime
 from cardcage.launch.pipes import Pipes
 from cardcage.launch.remains import ContainersFolder
 from cardcage.launch.runner import Exit, LaunchSpec, OpenListener, Process
@@ -221,7 +221,9 @@ class ContainerRunner:
         identity = spec.plan.identity
         plan = plan_in_group(spec.plan, group)
         ids = self._runtime.host_ids(identity.outside_uid, identity.outside_gid)
-        bundle = Bundle(folder / name, plan, self._python or find_python_layout(), host_ids=ids)
+        bundle = Bundle(
+            folder / name, plan, self._python or find_python_layout(), host_ids=ids, extra=self._runtime.extra_entries
+        )
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         container = _Container(
@@ -253,7 +255,7 @@ class ContainerRunner:
             "by": self._runtime.name,
             "plan": container.spec.plan.to_json(),
             "python_path": python_path(python),
-            "environment": launcher_environment(python),
+            "environment": launcher_environment(python) | {"HOSTNAME": container.spec.plan.hostname},
             "library_dir": LIBRARY_DIR,
             "namespaces": {name: namespace_number(name) for name in CLONE_FLAGS},
             "host_ids": outside,
@@ -268,10 +270,14 @@ class ContainerRunner:
 
     def _launch(self, folder: Path, container: _Container, pipes: Pipes, theirs: socket.socket) -> None:
         assert self._runtime is not None
-        command = self._runtime.run(state=folder / "state", bundle=container.bundle.folder, name=container.name)
+        bundle = container.bundle.folder
+        try:
+            command = self._runtime.run(state=folder / "state", bundle=bundle, name=container.name)
+        except ValueError as error:
+            raise setup_failed(container.spec, str(error)) from error
         inherited = (pipes.their_sock.fileno(), theirs.fileno(), pipes.their_stdout, pipes.their_stderr)
         try:
-            container.runtime_pid = _spawn(command, container.bundle.folder / RUNTIME_LOG, inherited)
+            container.runtime_pid = _spawn(command, self._runtime.environment(bundle), bundle / RUNTIME_LOG, inherited)
         except OSError as error:
             raise setup_failed(container.spec, f"{command[0]} could not be started: {error.strerror}") from error
         container.runtime_fd = os.pidfd_open(container.runtime_pid)
@@ -359,10 +365,10 @@ class ContainerRunner:
     def _sweep(self, folder: Path, container: _Container) -> None:
         assert self._runtime is not None
         state = folder / "state"
-        if (state / container.name).exists():  # the runtime was killed, or is of a kind that keeps it
+        if self._runtime.may_have_left(state=state, name=container.name):
             subprocess.run(  # noqa: S603 -- the runtime that was found, on a name of ours
                 self._runtime.delete(state=state, name=container.name),
-                env=runtime_environment(),
+                env=self._runtime.environment(container.bundle.folder),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -408,7 +414,7 @@ async def _make_bundle(container: _Container) -> None:
         raise setup_failed(container.spec, f"{error.strerror}{about}", errno=error.errno) from error
 
 
-def _spawn(command: Sequence[str], log: Path, inherited: Sequence[int]) -> int:
+def _spawn(command: Sequence[str], environment: dict[str, str], log: Path, inherited: Sequence[int]) -> int:
     """Start the runtime with `inherited` as its descriptors 3 and on, and nothing else of the host's."""
     # Out of the way first, so that no source is overwritten before it is copied.
     aside = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 64) for descriptor in inherited]
@@ -416,7 +422,7 @@ def _spawn(command: Sequence[str], log: Path, inherited: Sequence[int]) -> int:
         return os.posix_spawn(
             command[0],
             list(command),
-            runtime_environment(),
+            environment,
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
                 (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),

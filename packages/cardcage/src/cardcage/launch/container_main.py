@@ -84,7 +84,7 @@ def _enter_groups(entries: "list[int]") -> "OSError | None":
 def _has_clean_environment(planned: "dict[str, str]") -> bool:
     """Whether the environment that this process was started with, and shows in /proc, has nothing that is not planned.
 
-    Runtimes add a HOME, which they read from the container's own list of users.
+    Runtimes add a HOME, which they read from the container's own list of users, and its host name.
     """
     with open("/proc/self/environ", "rb") as file:
         found = {entry.decode(errors="replace") for entry in file.read().split(b"\0") if entry}
