@@ -188,6 +188,18 @@ async def test_the_quota_holds_and_says_what_it_is(write_plugin: WritePlugin, st
         assert (space["entries"], space["entries_max"], space["total_bytes_max"]) == (3, 3, 2000)
 
 
+async def test_an_operator_says_how_much_one_plugin_may_keep(write_plugin: WritePlugin, state_dir: Path) -> None:
+    folders = [write_plugin(name, KEEPER, manifest=ASKING) for name in ("keeper", "other")]
+    config = {"plugins": {"keeper": {"enabled": True, "data_quota": {"entries": 1}}}}
+    async with PluginManager(config, state_dir=state_dir, grants=GRANTS) as manager:
+        for folder in folders:
+            await manager.start_plugin(str(folder))
+            await manager.call(folder.name, "do", "put", "a", 1)
+        assert (await manager.call("keeper", "raw", "data_store.put", ["b", 1]))[0] == "quota_exceeded"
+        assert await manager.call("other", "do", "put", "b", 1) > 0
+        assert (await manager.call("keeper", "do", "space"))["entries_max"] == 1
+
+
 @pytest.mark.parametrize(
     ("method", "args", "named"),
     [

@@ -73,6 +73,8 @@ def open_log(path: Path) -> Generator[Snapshot]:
     """A log to be read: a folder with its files, or one file. Raises `Misuse` where there is none."""
     if not path.exists():
         raise Misuse(f"there is no audit log at {path}", code="no_audit_log", hint="nothing was recorded there yet")
+    if not (path.is_dir() or path.is_file()):
+        raise Misuse(f"{path} is neither a folder nor a file", code="audit_unreadable")
     try:
         snapshot = _open_folder(path) if path.is_dir() else _open_files([path], kept=None)
     except OSError as error:

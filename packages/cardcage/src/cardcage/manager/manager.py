@@ -10,7 +10,7 @@ import asyncio
 import os
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
@@ -116,7 +116,8 @@ class PluginManager:
         )
         self._broker = Broker(services=self._services, clock=self._clock)
         self._services.register("cardcage.subscribe", self._subscribe_plugin, capability=None)
-        self._data_store = PluginDataStore(self._open_shelf, quota=data_quota)
+        self._data_quota = data_quota or DataQuota()
+        self._data_store = PluginDataStore(self._open_shelf, quota_of=self._quota_of)
         offer_own(self._services, self._broker, self._data_store, lambda instance: self._live.get(instance))
 
     # opening and closing ------------------------------------------------------------------------------------------
@@ -543,6 +544,9 @@ class PluginManager:
             self._broker.publish("plugin.egress_refused", {**data, "reason": event.reason})
 
     # inside -------------------------------------------------------------------------------------------------------
+
+    def _quota_of(self, plugin: str) -> DataQuota:
+        return replace(self._data_quota, **self._settings.of(plugin).data_quota)
 
     def _open_shelf(self) -> Shelf:
         return SqlShelf(self._roster.planner.home.registry)

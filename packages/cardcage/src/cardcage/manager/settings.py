@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ from cardcage.manifest import Limits, read_limits, validate_config
 from cardcage.permissions.credentials import Credential, parse_credentials
 from cardcage.permissions.network import parse_endpoint
 from cardcage.sandbox.plan import MIB, OPEN_FILES, PROCESSES, TEMP_INODES
+from cardcage.services import DataQuota
 
 DEFAULT_LIMITS: Final = Limits(
     memory_bytes=512 * MIB,
@@ -48,6 +49,11 @@ _SCHEMA: Final[dict[str, Any]] = {
                         "grants": {"type": "array", "items": {"type": "string"}},
                         "credentials": {"type": "array"},
                         "isolation": {"enum": ["process", "container", "vm", "unconfined"]},
+                        "data_quota": {
+                            "type": "object",
+                            "additionalProperties": False,
+                            "properties": {one.name: {"type": "integer", "minimum": 0} for one in fields(DataQuota)},
+                        },
                     },
                     "required": ["enabled"],
                 }
@@ -86,6 +92,8 @@ class PluginSettings:
     credentials: tuple[Credential, ...] = ()
     """What the host adds to the plugin's requests."""
     isolation: str | None = None
+    data_quota: Mapping[str, int] = field(default_factory=dict[str, int])
+    """How much it may keep in the data store, by the names of `DataQuota`, where that is not what every plugin may."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +141,7 @@ def read_settings(document: Mapping[str, Any] | None) -> HostSettings:
                     entry.get("credentials", ()), subject=f'the list of credentials of plugin "{name}"'
                 ),
                 isolation=entry.get("isolation"),
+                data_quota=entry.get("data_quota", {}),
             )
             for name, entry in checked.get("plugins", {}).items()
         },

@@ -91,9 +91,10 @@ class DataStore(Protocol):
 class PluginDataStore:
     """`DataStore` over a shelf. The shelf is opened by the first call, and its disk never keeps the loop waiting."""
 
-    def __init__(self, open_shelf: Callable[[], Shelf], *, quota: DataQuota | None = None) -> None:
+    def __init__(self, open_shelf: Callable[[], Shelf], *, quota_of: Callable[[str], DataQuota]) -> None:
+        """`quota_of` says how much a plugin may keep, by its name."""
         self._open_shelf = open_shelf
-        self._quota = quota or DataQuota()
+        self._quota_of = quota_of
         self._shelf: Shelf | None = None
         self._opening = asyncio.Lock()
 
@@ -117,7 +118,8 @@ class PluginDataStore:
         """Remove a key."""
         check_key(key)
         shelf = await self._opened()
-        done = await asyncio.to_thread(shelf.commit, caller.name, Batch(deletes=frozenset({key})), quota=self._quota)
+        quota = self._quota_of(caller.name)
+        done = await asyncio.to_thread(shelf.commit, caller.name, Batch(deletes=frozenset({key})), quota=quota)
         return isinstance(done, Committed) and key in done.deleted
 
     async def keys(self, caller: PluginInfo, prefix: str, after: str, limit: int) -> list[str]:
@@ -143,12 +145,13 @@ class PluginDataStore:
         """How much is kept, and how much may be."""
         shelf = await self._opened()
         usage = await asyncio.to_thread(shelf.usage, caller.name)
+        quota = self._quota_of(caller.name)
         return Space(
             entries=usage.entries,
-            entries_max=self._quota.entries,
+            entries_max=quota.entries,
             total_bytes=usage.total_bytes,
-            total_bytes_max=self._quota.total_bytes,
-            value_bytes_max=self._quota.value_bytes,
+            total_bytes_max=quota.total_bytes,
+            value_bytes_max=quota.value_bytes,
         )
 
     async def aclose(self) -> None:
@@ -166,23 +169,25 @@ class PluginDataStore:
     async def _commit(
         self, caller: PluginInfo, puts: Mapping[str, Any], deletes: list[str], expected: Mapping[str, int]
     ) -> Outcome:
-        batch = self._batch(puts, deletes, expected)
+        quota = self._quota_of(caller.name)
+        batch = _batch(puts, deletes, expected, quota)
         shelf = await self._opened()
-        match await asyncio.to_thread(shelf.commit, caller.name, batch, quota=self._quota):
+        match await asyncio.to_thread(shelf.commit, caller.name, batch, quota=quota):
             case Committed(revision=revision):
                 return Outcome(done=True, revision=revision)
             case Conflict(key=key, revision=revision):
                 return Outcome(done=False, revision=revision, key=key)
 
-    def _batch(self, puts: Mapping[str, Any], deletes: list[str], expected: Mapping[str, int]) -> Batch:
-        for key in (*puts, *deletes, *expected):
-            check_key(key)
-        if both := puts.keys() & set(deletes):
-            raise Misuse(f"data_store.commit: {min(both)!r} is both put and deleted", code="invalid_params")
-        count = len(puts) + len(deletes) + len(expected)
-        if count > CHANGES_MAX:
-            raise Misuse(f"data_store.commit takes at most {CHANGES_MAX} keys, found {count}", code="invalid_params")
-        encoded = {key: msgspec.msgpack.encode(value) for key, value in puts.items()}
-        for key, value in encoded.items():
-            self._quota.check_value(key, len(value))
-        return Batch(puts=encoded, deletes=frozenset(deletes), expected=dict(expected))
+
+def _batch(puts: Mapping[str, Any], deletes: list[str], expected: Mapping[str, int], quota: DataQuota) -> Batch:
+    for key in (*puts, *deletes, *expected):
+        check_key(key)
+    if both := puts.keys() & set(deletes):
+        raise Misuse(f"data_store.commit: {min(both)!r} is both put and deleted", code="invalid_params")
+    count = len(puts) + len(deletes) + len(expected)
+    if count > CHANGES_MAX:
+        raise Misuse(f"data_store.commit takes at most {CHANGES_MAX} keys, found {count}", code="invalid_params")
+    encoded = {key: msgspec.msgpack.encode(value) for key, value in puts.items()}
+    for key, value in encoded.items():
+        quota.check_value(key, len(value))
+    return Batch(puts=encoded, deletes=frozenset(deletes), expected=dict(expected))
