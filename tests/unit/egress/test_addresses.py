@@ -74,7 +74,9 @@ def test_no_address_that_the_standard_library_calls_private_passes_for_public(
     if kind_of(address) == PUBLIC and kind_of(parse_address(str(address))) == PUBLIC:
         assert not (address.is_private or address.is_loopback or address.is_link_local or address.is_multicast) or (
             # A mapped or translated address is judged by what it carries.
-            address in ip_network("64:ff9b::/96") or getattr(address, "ipv4_mapped", None) is not None
+            address in ip_network("64:ff9b::/96")
+            or getattr(address, "ipv4_mapped", None) is not None
+            or getattr(address, "sixtofour", None) is not None
         )
 
 

@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Final
 
 from cardcage.egress.bandwidth import Bandwidth
 from cardcage.egress.dial import DialFailed, DialRefused, dial
@@ -16,6 +17,8 @@ from cardcage.egress.ledger import Ledger
 from cardcage.egress.resolver import Resolver
 from cardcage.egress.rules import EgressRules, Target
 from cardcage.egress.splice import IdleTimeout, splice
+
+LOOK_UPS_AT_ONCE: Final = 2
 
 
 @dataclass(slots=True)
@@ -41,6 +44,18 @@ class Way:
         self.count.bytes_down += count
 
 
+class _InTurn:
+    """A resolver for one instance: with a slow name server it must not take all the threads that look names up."""
+
+    def __init__(self, resolver: Resolver) -> None:
+        self._resolver = resolver
+        self._turn = asyncio.Semaphore(LOOK_UPS_AT_ONCE)
+
+    async def resolve(self, name: str, port: int) -> tuple[str, ...]:
+        async with self._turn:
+            return await self._resolver.resolve(name, port)
+
+
 class Outlet:
     """Dials and splices for one instance."""
 
@@ -50,10 +65,8 @@ class Outlet:
         self.ledger = ledger
         self.up = Bandwidth(rules.bytes_per_s, now_s) if rules.bytes_per_s else None
         self.down = Bandwidth(rules.bytes_per_s, now_s) if rules.bytes_per_s else None
-        self._resolver = resolver
+        self._resolver = _InTurn(resolver)
         self._buffer = buffer
-        # So that one plugin with a slow name server cannot take all the threads that look names up.
-        self._looking_up = asyncio.Semaphore(2)
 
     @asynccontextmanager
     async def way(self, target: Target) -> AsyncGenerator[Way]:
@@ -63,8 +76,7 @@ class Outlet:
         noted and goes on.
         """
         try:
-            async with self._looking_up:
-                dialled = await dial(self.rules, self._resolver, target)
+            dialled = await dial(self.rules, self._resolver, target)
         except DialRefused as error:
             self.ledger.refused(target.grant, target.endpoint, str(error))
             raise

@@ -90,7 +90,8 @@ class EgressRules:
             return f"{address} is {_article(kind)} {kind} address, which is no destination"
         if kind == PUBLIC or self._operator_chose(host, address) or self._names(address, port):
             return None
-        return f"{host} is {address}, {_article(kind)} {kind} address that no grant names"
+        what = f"{host} is" if host == str(address) else f"{host} is {address},"
+        return f"{what} {_article(kind)} {kind} address that no grant names"
 
     def credential(self, endpoint: str) -> Credential | None:
         """The credential that the host adds to requests to `endpoint` (`host:port`)."""
