@@ -161,6 +161,8 @@ class PluginDataStore:
             await asyncio.to_thread(shelf.close)
 
     async def _opened(self) -> Shelf:
+        if self._shelf is not None:
+            return self._shelf
         async with self._opening:
             if self._shelf is None:
                 self._shelf = await asyncio.to_thread(self._open_shelf)

@@ -8,14 +8,28 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, select
+from sqlalchemy import Connection, and_, bindparam, delete, select
 from sqlalchemy.dialects.sqlite import insert
 
 from cardcage.services.quota import DataQuota
 from cardcage.services.shelf import Batch, Committed, Conflict, Item, Usage, size_of
 from cardcage.storage.database import BUSY_TIMEOUT_S, Database
 from cardcage.storage.schema import data_entries, data_spaces
+
+# Made once: to make a statement takes longer than to run it.
+_HERE: Final = and_(data_entries.c.namespace == bindparam("of"), data_entries.c.key == bindparam("at"))
+_READ: Final = select(data_entries.c.value, data_entries.c.revision).where(_HERE)
+_REVISION: Final = select(data_entries.c.revision).where(_HERE)
+_DROP: Final = delete(data_entries).where(_HERE).returning(data_entries.c.size_bytes)
+_PUT: Final = insert(data_entries)
+_SPACE: Final = select(data_spaces).where(data_spaces.c.namespace == bindparam("of"))
+_SAVE_NEW: Final = insert(data_spaces)
+_SAVE: Final = _SAVE_NEW.on_conflict_do_update(
+    index_elements=[data_spaces.c.namespace],
+    set_={name: _SAVE_NEW.excluded[name] for name in ("revision", "entries", "total_bytes")},
+)
 
 
 class SqlShelf:
@@ -26,9 +40,8 @@ class SqlShelf:
 
     def read(self, namespace: str, key: str) -> Item | None:
         """What is kept under a key."""
-        query = select(data_entries.c.value, data_entries.c.revision).where(_here(namespace, key))
         with self._database.asking() as connection:
-            row = connection.execute(query).one_or_none()
+            row = connection.execute(_READ, {"of": namespace, "at": key}).one_or_none()
         return Item(value=row.value, revision=row.revision) if row is not None else None
 
     def keys(self, namespace: str, *, prefix: str, after: str, limit: int) -> list[str]:
@@ -51,8 +64,7 @@ class SqlShelf:
         """Make the changes, all or none."""
         with self._database.writing() as connection:
             for key, revision in batch.expected.items():
-                row = connection.execute(select(data_entries.c.revision).where(_here(namespace, key))).one_or_none()
-                found = row.revision if row is not None else 0
+                found = connection.execute(_REVISION, {"of": namespace, "at": key}).scalar_one_or_none() or 0
                 if found != revision:
                     return Conflict(key=key, revision=found)
             space = _space(connection, namespace)
@@ -80,9 +92,7 @@ class _Space:
 
     def drop(self, connection: Connection, key: str) -> bool:
         """Take an entry away, where there is one."""
-        size = connection.execute(
-            delete(data_entries).where(_here(self.namespace, key)).returning(data_entries.c.size_bytes)
-        ).scalar_one_or_none()
+        size = connection.execute(_DROP, {"of": self.namespace, "at": key}).scalar_one_or_none()
         if size is None:
             return False
         self.entries -= 1
@@ -94,24 +104,19 @@ class _Space:
         self.drop(connection, key)
         size = size_of(key, value)
         row = {"namespace": self.namespace, "key": key, "value": value, "size_bytes": size, "revision": self.revision}
-        connection.execute(insert(data_entries).values(row))
+        connection.execute(_PUT, row)
         self.entries += 1
         self.total_bytes += size
 
     def save(self, connection: Connection) -> None:
         """Write the row."""
         numbers = {"revision": self.revision, "entries": self.entries, "total_bytes": self.total_bytes}
-        row = insert(data_spaces).values(namespace=self.namespace, **numbers)
-        connection.execute(row.on_conflict_do_update(index_elements=[data_spaces.c.namespace], set_=numbers))
+        connection.execute(_SAVE, {"namespace": self.namespace, **numbers})
 
 
 def _space(connection: Connection, namespace: str) -> _Space:
     """The namespace as it is, with the revision that the next commit gives."""
-    row = connection.execute(select(data_spaces).where(data_spaces.c.namespace == namespace)).one_or_none()
+    row = connection.execute(_SPACE, {"of": namespace}).one_or_none()
     if row is None:
         return _Space(namespace=namespace, revision=1, entries=0, total_bytes=0)
     return _Space(namespace=namespace, revision=row.revision + 1, entries=row.entries, total_bytes=row.total_bytes)
-
-
-def _here(namespace: str, key: str) -> ColumnElement[bool]:
-    return and_(data_entries.c.namespace == namespace, data_entries.c.key == key)
