@@ -75,8 +75,11 @@ class OciRuntime:
 
     def environment(self, bundle: Path) -> dict[str, str]:
         """What it is started with: nothing of the host's own environment."""
-        settings = {"CONTAINERS_CONF": str(bundle / "containers.conf")} if self.name == PODMAN else {}
-        return {"PATH": _PATH, "HOME": "/", "LANG": "C.UTF-8", **settings}
+        plain = {"PATH": _PATH, "HOME": "/", "LANG": "C.UTF-8"}
+        if self.name != PODMAN:
+            return plain
+        own = str(bundle)  # it keeps things in its user's home
+        return {**plain, "HOME": own, "XDG_RUNTIME_DIR": own, "CONTAINERS_CONF": f"{own}/containers.conf"}
 
     @property
     def extra_entries(self) -> tuple[Mount, ...]:

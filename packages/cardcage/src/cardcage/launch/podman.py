@@ -50,7 +50,7 @@ _FIXED: Final = (
 def engine(path: str, state: Path) -> tuple[str, ...]:
     """The command up to its verb, with everything that it keeps beneath `state`."""
     places = ("--root", f"{state}/root", "--runroot", f"{state}/run", "--tmpdir", f"{state}/own")
-    return (path, *places, "--storage-driver", "vfs", "--log-level", "error")
+    return (path, *places, "--storage-driver", "vfs", "--log-level", "error", "--runtime-flag", f"root={state}/oci")
 
 
 def run_arguments(config: Mapping[str, Any], *, bundle: Path, name: str, preserved: int) -> Sequence[str]:
