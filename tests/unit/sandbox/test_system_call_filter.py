@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cardcage.sandbox.profile import Condition, Options, profile
+from cardcage.sandbox.profile import Condition, Options, ProfileName, profile
 from cardcage.sandbox.seccomp import assemble
 from cardcage.sandbox.syscalls import AUDIT_ARCH, NUMBERS
 
-ALLOW, ERRNO, KILL = 0x7FFF0000, 0x00050000, 0x80000000
+ALLOW, NOTIFY, ERRNO, KILL = 0x7FFF0000, 0x7FC00000, 0x00050000, 0x80000000
 MACHINES = ["x86_64", "aarch64"]
+NAMES: list[ProfileName] = ["plugin", "fallback", "fallback-shared"]
 
 
 def run(program: bytes, *, machine: str, number: int, arguments: tuple[int, ...] = ()) -> int:
@@ -54,7 +55,7 @@ def is_refused_by(condition: Condition, arguments: tuple[int, ...]) -> bool:
         return bool(masked & condition.bits)
     if condition.values:
         return masked in condition.values
-    return masked not in condition.except_for
+    return masked not in condition.except_for  # and where nothing is given, always
 
 
 def telling_values(condition: Condition) -> list[int]:
@@ -66,33 +67,62 @@ def telling_values(condition: Condition) -> list[int]:
 
 @pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize("execute", [False, True])
-def test_every_call_is_allowed_or_refused_as_the_profile_says(machine: str, execute: bool) -> None:
-    program, words = assemble(execute=execute, machine=machine), profile(execute=execute, machine=machine)
-    for name, number in NUMBERS[machine].items():
-        if name in words.conditional:
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("signals", [False, True])
+def test_every_call_is_allowed_or_refused_as_the_profile_says(
+    machine: str, execute: bool, name: ProfileName, signals: bool
+) -> None:
+    program = assemble(execute=execute, machine=machine, name=name, signals=signals)
+    words = profile(execute=execute, machine=machine, name=name, signals=signals)
+    for one, number in NUMBERS[machine].items():
+        if one in words.conditional:
             continue
         verdict = run(program, machine=machine, number=number)
-        if name in words.allowed:
-            assert verdict == ALLOW, name
-        elif name in words.absent:
-            assert verdict == ERRNO | errno.ENOSYS, name
+        if one in words.notified:
+            assert verdict == NOTIFY, one
+        elif one in words.allowed:
+            assert verdict == ALLOW, one
+        elif one in words.absent:
+            assert verdict == ERRNO | errno.ENOSYS, one
         else:
-            assert verdict == ERRNO | errno.EPERM, name
+            assert verdict == ERRNO | errno.EPERM, one
 
 
 @given(st.data())
 def test_an_argument_is_refused_exactly_where_the_profile_says(data: st.DataObject) -> None:
-    machine = data.draw(st.sampled_from(MACHINES))
-    name, conditions = data.draw(st.sampled_from(list(profile(execute=False, machine=machine).conditional.items())))
+    machine, name = data.draw(st.sampled_from(MACHINES)), data.draw(st.sampled_from(NAMES))
+    words = profile(execute=False, machine=machine, name=name)
+    one, conditions = data.draw(st.sampled_from(list(words.conditional.items())))
     telling = [value for condition in conditions for value in telling_values(condition)]
-    value = st.one_of(st.sampled_from(telling), st.integers(0, (1 << 64) - 1))
+    value = st.one_of(st.sampled_from([*telling, 0]), st.integers(0, (1 << 64) - 1))
     arguments = tuple(data.draw(st.tuples(*[value] * 6)))
-    verdict = run(
-        assemble(execute=False, machine=machine), machine=machine, number=NUMBERS[machine][name], arguments=arguments
-    )
+    program = assemble(execute=False, machine=machine, name=name)
+    verdict = run(program, machine=machine, number=NUMBERS[machine][one], arguments=arguments)
     seen = tuple(argument & 0xFFFFFFFF for argument in arguments)
     stopping = [condition for condition in conditions if is_refused_by(condition, seen)]
-    assert verdict == (ERRNO | stopping[0].code if stopping else ALLOW)
+    allowed = NOTIFY if one in words.notified else ALLOW
+    assert verdict == (ERRNO | stopping[0].code if stopping else allowed)
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("name", NAMES[1:])
+def test_without_namespaces_nothing_connects_listens_or_sends_by_itself(machine: str, name: ProfileName) -> None:
+    program, numbers = assemble(execute=True, machine=machine, name=name), NUMBERS[machine]
+
+    def verdict(call: str, *arguments: int) -> int:
+        return run(program, machine=machine, number=numbers[call], arguments=arguments)
+
+    assert verdict("connect", 3) == NOTIFY
+    assert verdict("clone", 17) == NOTIFY
+    assert verdict("clone", 0x10000000) == ERRNO | errno.EPERM, "a refusal comes before the question"
+    assert verdict("bind", 3) == verdict("listen", 3) == ERRNO | errno.EPERM
+    assert verdict("socket", 2, 1, 0) == ALLOW
+    assert verdict("socket", 2, 2, 0) == verdict("socket", 1, 2, 0) == ERRNO | errno.EPERM
+    assert verdict("socketpair", 1, 1, 0) == ALLOW
+    assert verdict("socketpair", 1, 2 | 0o2000000, 0) == ERRNO | errno.EPERM
+    assert verdict("prctl", 1, 0) == ERRNO | errno.EINVAL, "nobody takes off the signal of a dead parent"
+    assert verdict("prlimit64", 0) == ALLOW
+    assert verdict("prlimit64", 1) == ERRNO | errno.EPERM
 
 
 SOL_SOCKET, IP, TCP, UDP, IPV6, NETLINK = 1, 0, 6, 17, 41, 270
@@ -169,7 +199,7 @@ def test_programs_can_be_started_only_where_they_are_granted(machine: str) -> No
 
 @pytest.mark.parametrize("machine", MACHINES)
 def test_the_program_is_within_the_kernels_bound(machine: str) -> None:
-    assert len(assemble(execute=True, machine=machine)) // 8 <= 4096
+    assert all(len(assemble(execute=True, machine=machine, name=name)) // 8 <= 4096 for name in NAMES)
 
 
 def test_numbers_that_are_the_same_everywhere_are_the_same_in_both_tables() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cardcage.sandbox.call_reference import render
-from cardcage.sandbox.profile import profile
+from cardcage.sandbox.profile import ProfileName, profile
 from cardcage.sandbox.syscalls import NUMBERS
 
 X86_64_HEADERS = (Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h"), Path("/usr/include/asm/unistd_64.h"))
@@ -49,8 +49,10 @@ def test_every_call_of_the_kernels_headers_is_in_the_table(machine: str, headers
 
 @pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize("execute", [False, True])
-def test_every_call_has_exactly_one_place(machine: str, execute: bool) -> None:
-    words = profile(execute=execute, machine=machine)
+@pytest.mark.parametrize("name", ["plugin", "fallback", "fallback-shared"])
+@pytest.mark.parametrize("signals", [False, True])
+def test_every_call_has_exactly_one_place(machine: str, execute: bool, name: ProfileName, signals: bool) -> None:
+    words = profile(execute=execute, machine=machine, name=name, signals=signals)
     refused = [name for names in words.refused.values() for name in names]
     places = Counter([*words.allowed, *words.conditional, *words.absent, *refused])
     assert [name for name, times in places.items() if times > 1] == []
