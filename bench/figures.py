@@ -40,6 +40,7 @@ def summary(samples: dict[str, Any]) -> dict[str, float | None]:
         "cold_start_spawn_vs_us": _round(p50(samples["spawn_s"]) / cold),
         "cold_start_bubblewrap_vs_us": _round(p50(wrapped) / cold) if wrapped else None,
         "recovery_p50_ms": _round(p50(samples["recovery_s"]) * 1e3),
+        "metering_us_per_instance": _round(p50(samples["metering_s"]) * 1e6),
         "private_mib_per_instance": _round(p50(samples["private_bytes"]) / 2**20),
     }
 
@@ -78,6 +79,7 @@ def lines(samples: dict[str, Any]) -> list[Line]:
             found.append(Line(what=what, ratio=ratio, ours=_times(cold, "ms"), peer=_median(peer, "ms"), budget=budget))
     found.append(Line(what="kill -9 to a new answer", ours=_times(samples["recovery_s"], "ms"), budget="<= 2 ms"))
     held = p50(samples["private_bytes"]) / 2**20
+    found.append(Line(what="what an instance uses, one look", ours=_times(samples["metering_s"], "us")))
     found.append(Line(what="memory when idle", ours=f"{held:.2f} MiB", budget="<= 2 MiB"))
     return found
 

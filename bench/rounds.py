@@ -78,8 +78,8 @@ async def measure(sizes: Sizes, state_dir: Path, *, say: Callable[[str], None]) 
         samples |= await _starts(manager, sizes)
         say("recovery after kill -9")
         samples["recovery_s"] = await _recoveries(manager, sizes)
-        say("memory of idle instances")
-        samples["private_bytes"] = await _memory(manager, sizes)
+        say("memory of idle instances, and what it costs to look at what they use")
+        samples |= await _idle(manager, sizes)
         return samples
 
 
@@ -189,14 +189,19 @@ async def _until_another(manager: PluginManager, instance: str, before: str) -> 
             await asyncio.sleep(0)
 
 
-async def _memory(manager: PluginManager, sizes: Sizes) -> list[int]:
-    """What each of many idle instances holds for itself alone, after its first call."""
+async def _idle(manager: PluginManager, sizes: Sizes) -> Samples:
+    """What each of many idle instances holds for itself alone, after its first call, and one look at its usage."""
     instances = [await manager.create_instance("bench-echo", label=f"idle-{index}") for index in range(sizes.idle)]
     for instance in instances:
         await manager.start_instance(instance)
         await manager.call(instance, "echo", TEXT)
     pids = [each.pid for each in manager.plugin_info("bench-echo").instances if "/idle-" in each.id]
     held = [private_bytes(pid) for pid in pids if pid is not None]
+    looks: list[float] = []
+    for _ in range(sizes.rounds):
+        began_s = time.perf_counter()
+        used = manager.usage_all()
+        looks.append((time.perf_counter() - began_s) / len(used))
     for instance in instances:
         await manager.remove_instance(instance)
-    return held
+    return {"private_bytes": held, "metering_s": looks}
