@@ -79,6 +79,21 @@ def _take(mebibytes: str) -> str:
     return str(len(taken))
 
 
+def _exchange(words: str) -> str:
+    """Connect, send, say that no more will come, and tell how much came back."""
+    host, port, mebibytes = words.split()
+    try:
+        with socket.create_connection((host, int(port)), timeout=60) as sock:
+            sock.sendall(b"x" * int(mebibytes) * 1024 * 1024)
+            sock.shutdown(socket.SHUT_WR)
+            received = 0
+            while part := sock.recv(65536):
+                received += len(part)
+            return str(received)
+    except OSError as error:
+        return type(error).__name__
+
+
 def _who(_: str) -> str:
     return f"{os.getuid()} {os.uname().release} {os.cpu_count()}"
 
@@ -95,6 +110,7 @@ _DO = {
     "descriptors": _descriptors,
     "echo": _echo,
     "environment": _environment,
+    "exchange": _exchange,
     "fill": _fill,
     "imports": _imports,
     "leave": _leave,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
+import struct
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,10 +189,14 @@ async def test_a_plugin_in_a_machine_lives_as_one_in_a_process_does(runner: VmRu
     await again.printed()
 
 
-async def test_the_report_tells_of_the_walls_inside_and_around(runner: VmRunner, make_spec: MakeSpec) -> None:
+async def test_the_report_tells_of_the_walls_inside_and_around_and_of_the_network(
+    runner: VmRunner, make_spec: MakeSpec
+) -> None:
     before = len(os.listdir("/proc/self/fd"))
-    parrot = await Parrot.start(runner, make_spec())
+    parrot = await Parrot.start(runner, make_spec(permissions=("network:127.0.0.1:7001", "network:api.example:443")))
     report = parrot.process.report
+    assert report.status(LayerName.EGRESS) is LayerStatus.ENFORCED
+    await _check_connections(parrot)
     assert report.below(STRICT_FLOOR) == ()
     assert report.status(LayerName.ENCRYPTION) is LayerStatus.ENFORCED
     assert report.status(LayerName.HYPERVISOR_WALLS) is LayerStatus.ENFORCED
@@ -216,6 +222,46 @@ async def test_the_report_tells_of_the_walls_inside_and_around(runner: VmRunner,
     assert sorted(path.name for path in (make_spec().temp_dir).iterdir()) == []
     await runner.aclose()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def _check_connections(parrot: Parrot) -> None:
+    """What the plugin connects to is accepted here, and nowhere else."""
+    loop = asyncio.get_running_loop()
+    listeners = {place.endpoint: listener for place, listener in parrot.process.listeners}
+    assert set(listeners) == {"127.0.0.1:7001", "api.example:443"}
+    await parrot.tell("exchange api.example 443 2")
+    listener = listeners["api.example:443"]
+    async with asyncio.timeout(TIMEOUT_S):
+        await _readable(listener)
+        connection, _ = listener.accept()
+        connection.setblocking(False)
+        with connection:
+            received = 0
+            while part := await loop.sock_recv(connection, 65536):
+                received += len(part)
+            assert received == 2 * MIB
+            await loop.sock_sendall(connection, b"y" * 700_000)
+    assert await parrot.read() == "700000"
+
+    await parrot.tell("exchange 127.0.0.1 7001 0")
+    listener = listeners["127.0.0.1:7001"]
+    async with asyncio.timeout(TIMEOUT_S):
+        await _readable(listener)
+        connection, _ = listener.accept()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.close()
+    assert await parrot.read() == "ConnectionResetError", "what the relay refuses is reset in the guest, too"
+
+    assert await parrot.ask("exchange 127.0.0.1 7002 0") == "ConnectionRefusedError"
+    assert await parrot.ask("exchange 192.0.2.1 443 0") == "OSError", "there is no way to any other address"
+    parrot.process.close_listeners()
+
+
+async def _readable(sock: socket.socket) -> None:
+    ready = asyncio.Event()
+    asyncio.get_running_loop().add_reader(sock, ready.set)
+    await ready.wait()
+    asyncio.get_running_loop().remove_reader(sock)
 
 
 def _only_child_running(program: str, *, of: int) -> int:

@@ -64,7 +64,13 @@ class Links:
         )
 
     async def open(
-        self, stream: socket.socket, certificate: Certificate, *, plugin: str, version: str
+        self,
+        stream: socket.socket,
+        certificate: Certificate,
+        *,
+        plugin: str,
+        version: str,
+        timeout_s: float = CONNECT_TIMEOUT_S,
     ) -> tuple[socket.socket, Link]:
         """Wait until both sides have proved who they are; the plain socket for the channel, and what moves its bytes.
 
@@ -78,13 +84,13 @@ class Links:
                 sock.close()
             raise
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            async with asyncio.timeout(timeout_s):
                 await link.secure
         except BaseException as error:
             ours.close()
             link.close()
             if isinstance(error, LinkError | TimeoutError):
-                why = str(error) or f"no handshake within {CONNECT_TIMEOUT_S:g} s"
+                why = str(error) or f"no handshake within {timeout_s:g} s"
                 raise PluginFault(
                     f'plugin "{plugin}" {version} could not be linked: expected its own certificate over TLS 1.3, '
                     f"found: {why}",

@@ -14,16 +14,20 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from ssl import SSLContext
     from typing import Any, NoReturn
 
-    from cardcage_sdk.secure import SecurePump
+    from cardcage.launch.vm.streams import Streams
 
-PORTS = ("control", "wire", "stdout", "stderr")
+PORTS = ("control", "wire", "stdout", "stderr", "egress")
 MESSAGE_BYTES_MAX = 1024 * 1024
 PACKAGE_DIR, DATA_DIR = "/plugin", "/data"
 GROUP_DIR = "/sys/fs/cgroup/plugin"
 CPU_PERIOD_US = 100_000
 PLUGIN_UID = 1000
+
+_LISTENERS_MAX = 256
+"""The listeners that may come with a report."""
 
 _PATIENCE_S = 3.0
 """How long the host may take to read a dead plugin's last words."""
@@ -137,6 +141,7 @@ class Guest:
         self._ports = ports
         self._status: int | None = None
         self._gone = False
+        self._streams: Streams | None = None
         self._server, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
     def start_fork_server(self, order: "Mapping[str, Any]") -> None:
@@ -153,6 +158,10 @@ class Guest:
 
     def run(self, orders: "Mapping[str, Any]") -> None:
         """Start the plugin and carry its bytes to the end."""
+        # Not before the fork: whatever this process has imported by then, each plugin has in its memory.
+        from cardcage.launch.vm.streams import Streams
+        from cardcage_sdk.secure import instance_context
+
         add_entropy(orders["entropy"])
         plugin, wire = socket.socketpair()
         out, err = os.pipe(), os.pipe()
@@ -165,7 +174,12 @@ class Guest:
         their_report.close()
         self._report = report
         self._outputs = [Output(out[0], self._ports["stdout"]), Output(err[0], self._ports["stderr"])]
-        self._wire, self._link = wire, make_link(wire, self._ports["wire"], orders["ca"], orders["own"])
+        context = instance_context(orders["ca"], orders["own"].encode())
+        self._links = [Link(context, wire, self._ports["wire"])]
+        if orders["egress"]:
+            ours, theirs = socket.socketpair()
+            self._links.append(Link(context, theirs, self._ports["egress"]))
+            self._streams = Streams(ours)
         while not self._gone:
             self._carry(self._wait())
         self._last_words()
@@ -176,28 +190,21 @@ class Guest:
     def _wait(self) -> "dict[int, int]":
         """What has come, and where there is room for what is to go."""
         watch = select.poll()
-        if not self._link.finished:
-            for descriptor, mask in zip(self._link_ends(), self._link.wanted(), strict=True):
-                if mask:
-                    watch.register(descriptor, mask)
-        for output in self._outputs:
-            output.register(watch)
+        for source in (*self._links, *self._outputs, *([self._streams] if self._streams else [])):
+            for descriptor, mask in source.wanted().items():
+                watch.register(descriptor, mask)
         watch.register(self._server, select.POLLIN)
         if self._report.fileno() >= 0:
             watch.register(self._report, select.POLLIN)
         return dict(watch.poll())
 
-    def _link_ends(self) -> "tuple[int, int]":
-        return self._wire.fileno(), self._ports["wire"]
-
     def _carry(self, ready: "Mapping[int, int]") -> None:
-        plain, stream = self._link_ends()
-        if not self._link.finished:
-            self._link.step(ready.get(plain, 0), ready.get(stream, 0))
-            if self._link.finished:
-                self._wire.close()
+        for link in self._links:
+            link.step(ready)
         for output in self._outputs:
             output.turn()
+        if self._streams is not None:
+            self._streams.step(ready)
         if self._report.fileno() in ready:
             self._hear_report()
         if self._server.fileno() in ready:
@@ -207,15 +214,19 @@ class Guest:
         """What the plugin's own init says: its walls, then its end. The host is told at once."""
         import msgspec
 
-        packet = self._report.recv(MESSAGE_BYTES_MAX)
+        packet, descriptors, _, _ = socket.recv_fds(self._report, MESSAGE_BYTES_MAX, _LISTENERS_MAX)
         if not packet:
             self._report.close()
             return
         message = msgspec.msgpack.decode(packet)
         if message[0] == "ended":
             self._status = message[1]
-        else:
-            self._control.tell(*message)
+            return
+        for place, descriptor in zip(message[2] if message[0] == "ready" else (), descriptors, strict=True):
+            listener = socket.socket(fileno=descriptor)
+            if self._streams is not None:
+                self._streams.listen(place, listener)
+        self._control.tell(*message)
 
     def _hear_server(self) -> None:
         import msgspec
@@ -238,14 +249,15 @@ class Guest:
         """See what the plugin said last into the host's hands."""
         import time
 
-        self._link.end_plain()
+        wire = self._links[0]
+        wire.pump.end_plain()
         deadline = time.monotonic() + _PATIENCE_S
         while time.monotonic() < deadline:
             for output in self._outputs:
                 output.turn()
-            if not self._link.finished and not self._link.plain_is_passed_on:
-                reads = self._link.wanted()[0] & select.POLLIN
-                self._link.step(reads, select.POLLOUT)
+            if not wire.pump.finished and not wire.pump.plain_is_passed_on:
+                reads = wire.pump.wanted()[0] & select.POLLIN
+                wire.pump.step(reads, select.POLLOUT)
             elif all(output.idle for output in self._outputs) and self._ports_are_clear():
                 return
             time.sleep(0.001)
@@ -270,12 +282,11 @@ class Output:
         os.set_blocking(pipe, False)
         os.set_blocking(port, False)
 
-    def register(self, watch: "select.poll") -> None:
-        """Say what to wait for."""
+    def wanted(self) -> "dict[int, int]":
+        """Descriptor to what to wait for."""
         if self._held:
-            watch.register(self._port, select.POLLOUT)
-        elif self._open:
-            watch.register(self._pipe, select.POLLIN)
+            return {self._port: select.POLLOUT}
+        return {self._pipe: select.POLLIN} if self._open else {}
 
     @property
     def idle(self) -> bool:
@@ -299,11 +310,29 @@ class Output:
                 self._held = b""  # nobody listens any more
 
 
-def make_link(wire: socket.socket, port: int, ca: str, own: str) -> "SecurePump":
-    """The link to the host, under TLS with the certificate that the host sent for this start."""
-    from cardcage_sdk.secure import SecurePump, instance_context
+class Link:
+    """An enciphered link to the host: a socket here, a port of the machine there."""
 
-    return SecurePump(wire, port, instance_context(ca, own.encode()), server=False)
+    def __init__(self, context: "SSLContext", plain: socket.socket, port: int) -> None:
+        from cardcage_sdk.secure import SecurePump
+
+        self._plain, self._port = plain, port
+        self.pump = SecurePump(plain, port, context, server=False)
+
+    def wanted(self) -> "dict[int, int]":
+        """Descriptor to what to wait for."""
+        if self.pump.finished:
+            return {}
+        plain, stream = self.pump.wanted()
+        return {descriptor: mask for descriptor, mask in ((self._plain.fileno(), plain), (self._port, stream)) if mask}
+
+    def step(self, ready: "Mapping[int, int]") -> None:
+        """Move what can be moved. Raises `LinkError`."""
+        if self.pump.finished:
+            return
+        self.pump.step(ready.get(self._plain.fileno(), 0), ready.get(self._port, 0))
+        if self.pump.finished:
+            self._plain.close()
 
 
 def start_fork_server(control: socket.socket) -> None:

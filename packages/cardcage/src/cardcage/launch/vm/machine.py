@@ -14,6 +14,7 @@ from cardcage.launch.runner import LaunchSpec
 from cardcage.launch.setup import wall_error
 from cardcage.launch.vm.become import FIRST_DESCRIPTOR
 from cardcage.sandbox.hypervisor import Hypervisor
+from cardcage.sandbox.network import NetworkPlan
 from cardcage.sandbox.plan import (
     DATA_DIR,
     INSIDE_UID,
@@ -31,7 +32,7 @@ from cardcage.sandbox.plan import (
 )
 from cardcage.sandbox.report import EnforcementReport, LayerName
 
-PORTS: Final = ("control", "wire", "stdout", "stderr")
+PORTS: Final = ("control", "wire", "stdout", "stderr", "egress")
 DISKS: Final = ("system", "package", "data")
 DESCRIPTORS: Final = (*PORTS, *DISKS)
 """What QEMU is handed, in this order."""
@@ -147,9 +148,6 @@ def check_grants(plan: SandboxPlan) -> None:
     for mount in plan.mounts:
         if mount.granted and mount.target != PACKAGE_DIR:
             raise _refused(plan, f"{mount.target} of the host", "files of the host are not shown in virtual machines")
-    if plan.network.endpoints:
-        what = f"the network ({', '.join(plan.network.endpoints)})"
-        raise _refused(plan, what, "connections are not carried out of virtual machines yet")
 
 
 def _refused(plan: SandboxPlan, what: str, why: str) -> Refused:
@@ -186,6 +184,7 @@ def hypervisor_plan(plan: SandboxPlan, hypervisor: Hypervisor, *, initrd: str, s
         mounts=(*system, *files),
         working_dir=TEMP_DIR,
         packages=(),
+        network=NetworkPlan(),
         rlimits={"CORE": 0, "NOFILE": OPEN_FILES, "FSIZE": size.disk_bytes + MIB, "NPROC": PROCESSES},
         landlock=LandlockRules(
             read=("/usr", "/lib", "/lib64", "/etc", "/proc", "/dev", "/boot", TEMP_DIR),

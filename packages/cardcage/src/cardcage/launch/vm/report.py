@@ -60,5 +60,4 @@ def _made_by_host(size: MachineSize) -> tuple[Layer, ...]:
             status=LayerStatus.ENFORCED,
             detail="mutual TLS 1.3, with a certificate for this start alone; its key stays with the guest's init",
         ),
-        Layer(name=LayerName.EGRESS, status=LayerStatus.OFF, detail="no address is reachable from a virtual machine"),
     )

@@ -22,10 +22,11 @@ import msgspec
 from cardcage.foundation.errors import Misuse
 from cardcage.launch.exits import Evidence, classify
 from cardcage.launch.link import Links
-from cardcage.launch.runner import Exit, ExitReason, LaunchSpec, Process
+from cardcage.launch.runner import Exit, ExitReason, LaunchSpec, OpenListener, Process
 from cardcage.launch.setup import setup_failed, wall_error
 from cardcage.launch.vm.control import Console, Control, GuestError
 from cardcage.launch.vm.disks import data_disk, package_image
+from cardcage.launch.vm.egress import GuestConnections
 from cardcage.launch.vm.guest import CPU_PERIOD_US
 from cardcage.launch.vm.machine import (
     DISKS,
@@ -70,6 +71,7 @@ class _Machine:
     console: Console
     exited: asyncio.Future[Exit]
     stopped_by_host: bool = False
+    connections: GuestConnections | None = None
 
     def kill(self) -> None:
         if not self.exited.done():
@@ -85,6 +87,8 @@ class _Machine:
         self.control.read_rest()
         self.console.close()
         self.qemu.sock.close()
+        if self.connections is not None:
+            self.connections.close()
         forget(self)
         self.exited.set_result(self._exit(exit_))
 
@@ -240,9 +244,16 @@ class VmRunner:
                     layers = _rows(spec, await asyncio.shield(machine.control.up))
                 report = machine_report(layers, qemu.report, size)
                 check_report(spec, report)
-                sock, _ = await self._links.open(
-                    handed.take("wire"), certificate, plugin=spec.plugin, version=spec.version
-                )
+                sock = await self._link(spec, handed.take("wire"), certificate, timeout_s)
+                listeners: list[OpenListener] = []
+                if places := plan.network.all_listeners:
+                    try:
+                        egress = await self._link(spec, handed.take("egress"), certificate, timeout_s)
+                    except BaseException:
+                        sock.close()
+                        raise
+                    machine.connections = GuestConnections(egress, places)
+                    listeners = list(machine.connections.listeners)
             except BaseException as error:
                 machine.kill()
                 await asyncio.shield(machine.exited)
@@ -258,7 +269,17 @@ class VmRunner:
                 report=report,
                 group=qemu.group,
                 handle=machine,
+                listeners=listeners,
             )
+
+    async def _link(
+        self, spec: LaunchSpec, stream: socket.socket, certificate: Certificate, timeout_s: float
+    ) -> socket.socket:
+        """The plain end of an enciphered link over `stream`."""
+        sock, _ = await self._links.open(
+            stream, certificate, plugin=spec.plugin, version=spec.version, timeout_s=timeout_s
+        )
+        return sock
 
     def _keep(self, spec: LaunchSpec, qemu: Process, control: socket.socket, size: MachineSize) -> _Machine:
         machine = _Machine(
@@ -293,6 +314,7 @@ class VmRunner:
                 "entropy": os.urandom(_ENTROPY_BYTES),
                 "ca": keys.ca_pem,
                 "own": keys.own_pem,
+                "egress": bool(plan.network.all_listeners),
             },
         )
 
