@@ -162,7 +162,9 @@ def _kernel(image: Path) -> Kernel:
     modules = next((folder / version for folder in _MODULE_DIRS if (folder / version / "modules.dep").is_file()), None)
     if modules is None:
         raise LookupError(f"the modules of {image} are not in /lib/modules/{version}")
-    return Kernel(image=image, modules=modules, version=version)
+    kernel = Kernel(image=image, modules=modules, version=version)
+    module_files(kernel)  # says what is missing here, and not at the first start
+    return kernel
 
 
 def try_kvm() -> str:
