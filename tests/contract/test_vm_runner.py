@@ -55,7 +55,7 @@ def boot_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 async def runner(machine: MachineReport, boot_dir: Path, tmp_path: Path) -> AsyncIterator[VmRunner]:
     links = Links(Authority.open(tmp_path))
-    async with VmRunner(links=links, cache_dir=boot_dir, main="guest_child:main", libraries=LIBRARIES) as vms:
+    async with VmRunner(links=lambda: links, cache_dir=boot_dir, main="guest_child:main", libraries=LIBRARIES) as vms:
         yield vms
 
 
@@ -308,7 +308,7 @@ async def test_machines_are_bounded_by_the_memory_there_is(
 ) -> None:
     links = Links(Authority.open(tmp_path))
     budget = MemoryBudget(total_bytes=200 * MIB)
-    vms = VmRunner(links=links, cache_dir=boot_dir, main="guest_child:main", libraries=LIBRARIES, budget=budget)
+    vms = VmRunner(links=lambda: links, cache_dir=boot_dir, main="guest_child:main", libraries=LIBRARIES, budget=budget)
     async with vms:
         with pytest.raises(Unavailable, match="parrot") as caught:
             await vms.start(make_spec())

@@ -179,7 +179,7 @@ class LiveInstances:
         if isolation == VM:
             # Its limits are the machine's own: what the host would measure is the machine with all that is in it.
             return VmRunner(
-                links=self._links(),
+                links=self._links,
                 cache_dir=planner.home.machines,
                 libraries=library_dirs(planner.packs),
                 groups=groups,

@@ -15,13 +15,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
 
 from cardcage.foundation.errors import Misuse
 from cardcage.launch.exits import Evidence, classify
-from cardcage.launch.link import Links
 from cardcage.launch.runner import Exit, ExitReason, LaunchSpec, OpenListener, Process
 from cardcage.launch.setup import setup_failed, wall_error
 from cardcage.launch.vm.control import Console, Control, GuestError
@@ -48,7 +47,11 @@ from cardcage.sandbox.hypervisor import Hypervisor, clock_khz, find_hypervisor
 from cardcage.sandbox.plan import PythonLayout, SandboxPlan
 from cardcage.sandbox.python_layout import core_libraries, find_python_layout
 from cardcage.sandbox.report import Mode
-from cardcage.trust.authority import Certificate
+
+if TYPE_CHECKING:
+    # What they stand on is not loaded before a machine is started.
+    from cardcage.launch.link import Links
+    from cardcage.trust.authority import Certificate
 
 EMULATED_START_TIMEOUT_S: Final = 90.0
 """From QEMU's start to the plugin's walls where every instruction is emulated: four seconds, if nothing else runs."""
@@ -158,7 +161,7 @@ class VmRunner:
     def __init__(
         self,
         *,
-        links: Links,
+        links: Callable[[], Links],
         cache_dir: Path,
         main: str = DEFAULT_MAIN,
         libraries: Iterable[tuple[str, Path]] | None = None,
@@ -223,7 +226,7 @@ class VmRunner:
     async def _start(
         self, spec: LaunchSpec, plan: SandboxPlan, size: MachineSize, hypervisor: Hypervisor, boot: BootFiles
     ) -> Process:
-        certificate = self._links.issue(spec.instance)
+        certificate = self._links().issue(spec.instance)
         timeout_s = START_TIMEOUT_S if hypervisor.kvm else EMULATED_START_TIMEOUT_S
         with _Handed() as handed:
             self._budget.reserve(size.host_bytes, plugin=spec.plugin, version=spec.version)
@@ -276,7 +279,7 @@ class VmRunner:
         self, spec: LaunchSpec, stream: socket.socket, certificate: Certificate, timeout_s: float
     ) -> socket.socket:
         """The plain end of an enciphered link over `stream`."""
-        sock, _ = await self._links.open(
+        sock, _ = await self._links().open(
             stream, certificate, plugin=spec.plugin, version=spec.version, timeout_s=timeout_s
         )
         return sock
@@ -303,7 +306,7 @@ class VmRunner:
     ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         """What the guest's init is told: first what the fork server needs, then what no plugin may find in memory."""
         server = fork_server_order(self._python, self._libraries, self._main, mode=Mode.ROOT, at_place=True)
-        keys = self._links.keys(certificate)
+        keys = self._links().keys(certificate)
         return (
             {
                 "fork_server": server,
