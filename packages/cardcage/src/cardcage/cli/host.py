@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from cardcage.cli import environment
+from cardcage.cli.host_file import read_host_file, with_isolation
 from cardcage.cli.logs import LogFiles, LogRecorder
 from cardcage.foundation.errors import Misuse
 from cardcage.foundation.limits import STOP_TIMEOUT_S
@@ -76,7 +77,7 @@ async def open_host(
 
     With a `target`, its instance is used with this `config` and these `grants` where they are given, and with those
     that are remembered otherwise; nothing of it is remembered. `isolation` is that of the target's plugin alone.
-    `watch` sees each log line with its plugin's name.
+    `watch` sees each log line with its plugin's name. The host configuration is `host.yaml` of the state folder.
     """
     from cardcage.cli.trial import TrialStore
     from cardcage.manager import PluginManager
@@ -91,8 +92,11 @@ async def open_host(
             trial = TrialStore(store, trial_record(store, target, config=config, grants=grants))
         files = LogFiles(home.root)
         instances = {target.plugin: target.instance} if target else {}
+        document = read_host_file(home.root)
+        if target is not None and isolation != "process":
+            document = with_isolation(document, target.plugin, isolation)
         manager = PluginManager(
-            _named(target, isolation),
+            document,
             state_dir=home.root,
             store=trial or store,
             auto_start=False,
@@ -106,13 +110,6 @@ async def open_host(
         if trial is not None:
             trial.forget_blank()
         store.close()
-
-
-def _named(target: Target | None, isolation: str) -> dict[str, Any] | None:
-    """The operator's word for one plugin, by its name: what it depends on keeps its walls."""
-    if target is None or isolation == "process":
-        return None
-    return {"plugins": {target.plugin: {"enabled": True, "isolation": isolation}}}
 
 
 def trial_record(
