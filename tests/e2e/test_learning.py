@@ -70,6 +70,13 @@ class Main(Plugin):
             pass
         return self.context.api_client.call("cost.read", 20)
 """
+SECRET = """
+from cardcage_sdk import Plugin
+
+class Main(Plugin):
+    def length(self):
+        return len(self.context.secrets["NEEDED_TOKEN"])
+"""
 TESTED = """
 from cardcage_sdk import Plugin
 
@@ -130,7 +137,10 @@ async def passes(package: Path, lesson: Lesson, asked: Sequence[str], state: Pat
     manifest = package / "plugin.yaml"
     manifest.write_text(with_permissions(manifest.read_text(), map(Permission.parse, asked)))
     name = package.name
-    config = {"network": {"hosts": dict(lesson.hosts)}}
+    config = {
+        "network": {"hosts": dict(lesson.hosts)},
+        "secrets": {"environment": {secret: secret for secret in lesson.secrets}},
+    }
     manager = PluginManager(config, state_dir=state, grants={name: asked}, audit=False, packs=())
     if lesson.prepare is not None:
         lesson.prepare(manager)
@@ -228,6 +238,24 @@ async def test_capabilities_are_learnt_from_the_services_that_are_called(write_p
     found = grants(await learn_permissions(lesson, Bounds()))
     assert found == ["capability:ReadCostData"]
     await check(package, lesson, found, state_dir)
+
+
+async def test_a_secret_is_learnt_from_those_that_may_be_handed(
+    write_plugin: Any, state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NEEDED_TOKEN", "abc")
+    monkeypatch.setenv("SPARE_TOKEN", "def")
+    package = write_plugin("keeper", SECRET)
+    lesson = Lesson(
+        package_dir=package,
+        exercises=(Exercise(method="length", expected=3, has_expected=True),),
+        secrets=("NEEDED_TOKEN", "SPARE_TOKEN"),
+        packs=(),
+    )
+    learned = await learn_permissions(lesson, Bounds())
+    assert grants(learned) == ["secret:NEEDED_TOKEN"]
+    assert "abc" not in repr(learned)
+    await check(package, lesson, ["secret:NEEDED_TOKEN"], state_dir)
 
 
 async def test_a_plugins_own_tests_are_run_behind_its_walls(write_plugin: Any, tree: Path) -> None:

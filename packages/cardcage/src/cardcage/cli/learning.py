@@ -69,6 +69,15 @@ def learn(
             help="Let a name lead to an address, such as that of a stand-in on this machine. May be repeated.",
         ),
     ] = None,
+    secrets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--secret",
+            metavar="NAME",
+            show_default=False,
+            help="A secret that it may be handed: the value of the environment variable NAME. May be repeated.",
+        ),
+    ] = None,
     generalise: Annotated[
         bool,
         typer.Option(
@@ -98,6 +107,7 @@ def learn(
         exercises=(*_calls(calls or []), *_fixture(fixture)),
         config=read_config(config) or {},
         hosts=dict(map(_host, hosts or [])),
+        secrets=tuple(secrets or ()),
     )
     manifest, learned = run(_learn(name, lesson, bounds, state_dir))
     permissions = learned.permissions

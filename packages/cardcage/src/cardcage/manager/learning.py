@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from cardcage.audit import Action, MemoryAuditor
 from cardcage.contracts.pack import Pack
 from cardcage.foundation.errors import CardcageError, Misuse
@@ -41,7 +43,7 @@ from cardcage_sdk import Plugin
 
 class OwnTests(Plugin):
     def run_own_tests(self):
-        package = self.package_dir if hasattr(self, "package_dir") else os.path.dirname(os.path.abspath(__file__))
+        package = os.path.dirname(os.path.abspath(__file__))
         folder = os.path.join(package, "tests")
         start = folder if os.path.isdir(folder) else package
         suite = unittest.defaultTestLoader.discover(start, pattern="test_*.py", top_level_dir=start)
@@ -70,6 +72,8 @@ class Lesson:
     config: Mapping[str, Any] = field(default_factory=dict[str, Any])
     hosts: Mapping[str, str] = field(default_factory=dict[str, str])
     """Names that lead to an address of the operator's choice, such as that of a stand-in on this machine."""
+    secrets: tuple[str, ...] = ()
+    """Secrets that may be handed to it, each the value of the environment variable of that name."""
     packs: Sequence[Pack] | None = None
     prepare: Callable[[PluginManager], None] | None = None
     """Called with each manager before it is opened: to register services."""
@@ -99,6 +103,21 @@ def _check_tests(release: VerifiedRelease, lesson: Lesson) -> None:
             code="nothing_to_learn_from",
             hint="say what to run: --run 'METHOD ARG', or --fixture FILE",
         )
+
+
+class _TestsRun(msgspec.Struct):
+    """What the plugin's process says of its tests."""
+
+    ran: int
+    problems: list[str]
+
+
+def _tests_run(answer: Any) -> _TestsRun:
+    """The answer as it should be: a plugin's code runs beside the tests, and can say anything."""
+    try:
+        return msgspec.convert(answer, _TestsRun)
+    except msgspec.ValidationError as error:
+        return _TestsRun(ran=1, problems=[f"the tests told nothing that makes sense: {error}"])
 
 
 class HostTree:
@@ -176,23 +195,17 @@ class _Trial:
             reason=reason,
             tried=tuple(dict.fromkeys(tried)),
             capabilities=tuple(dict.fromkeys(name for name in (*wanted, *called) if name is not None)),
-            secrets=tuple(
-                dict.fromkeys(
-                    str(event.fields["secret"])
-                    for event in auditor.of(Action.SECRET_REFUSED)
-                    if "secret" in event.fields
-                )
-            ),
+            secrets=self._lesson.secrets,  # nobody sees which of them the plugin's code looks up
         )
 
     async def _exercise(self, manager: PluginManager) -> str:
         """What went wrong first; nothing where all passed."""
         name = self._manifest.name
         if not self._lesson.exercises:
-            found = await manager.call(name, _TESTS_METHOD)
-            if not found["ran"]:
+            found = _tests_run(await manager.call(name, _TESTS_METHOD))
+            if not found.ran:
                 return "none of its own tests was found"
-            return "; ".join(found["problems"])
+            return "; ".join(found.problems)
         for exercise in self._lesson.exercises:
             result = await manager.call(name, exercise.method, *exercise.args)
             if exercise.has_expected and result != exercise.expected:
@@ -205,6 +218,7 @@ class _Trial:
             {
                 "plugins": {name: {"enabled": True, "config": dict(self._lesson.config)}},
                 "network": {"hosts": dict(self._lesson.hosts)},
+                "secrets": {"environment": {secret: secret for secret in self._lesson.secrets}},
             },
             plugin_paths=[package.parent],
             state_dir=package.parent / "state",
