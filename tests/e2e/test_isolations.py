@@ -20,6 +20,8 @@ from cardcage.launch import oci_runtimes
 from cardcage.launch.oci_runtimes import installed_runtimes
 from cardcage.launch.remains import PREFIX, sweep_remains
 from cardcage.policy import parse_policy
+from cardcage.sandbox import hypervisor
+from cardcage.sandbox.hypervisor import find_hypervisor
 from cardcage.supervise import PluginState
 
 WritePlugin = Callable[..., Path]
@@ -114,6 +116,11 @@ ECHO = """
 def needs(isolation: str) -> None:
     if isolation == "container" and not installed_runtimes():
         pytest.skip("no OCI runtime is installed: crun")
+    if isolation == "vm":
+        try:
+            find_hypervisor()
+        except Refused as error:
+            pytest.skip(f"no virtual machine can be started here: {error.message}")
 
 
 @pytest.fixture(params=ISOLATIONS)
@@ -223,6 +230,46 @@ async def test_the_report_names_every_layer_that_holds(manager: PluginManager, s
     plain = settings == {"isolation": "process"}
     assert report.status("encryption").value == ("off" if plain else "enforced")
     assert manager.plan("echo").isolation == settings["isolation"]
+
+
+async def test_all_of_that_holds_in_a_virtual_machine_which_a_manifest_may_ask_for(
+    write_plugin: WritePlugin, plugins_dir: Path, state_dir: Path
+) -> None:
+    """The checks above in two boots: where the processor is emulated, one takes seconds."""
+    needs("vm")
+    manifest = {"provides": ["echo@1"], "isolation": "vm", "limits": {"memory": "256MiB"}}
+    write_plugin("echo", ECHO, manifest=manifest)
+    async with PluginManager(plugin_paths=[plugins_dir], state_dir=state_dir, extension_points=[Echo]) as manager:
+        (echo,) = manager.providers(Echo)
+        await test_values_of_every_size_come_back_as_they_went(echo)
+        await test_many_calls_at_once_each_get_their_own_answer(echo)
+        await test_streams_flow(echo)
+        await test_its_exception_is_its_own_fault_and_it_goes_on(echo)
+        await test_what_it_prints_is_in_its_log(manager, echo)
+        await test_its_events_reach_the_host(manager, echo)
+        await test_it_looks_the_same_from_inside(echo)
+        await test_the_report_names_every_layer_that_holds(manager, {"isolation": "vm"})
+        assert await echo.keep("first") == ""
+        await test_after_a_crash_it_is_started_again(manager, echo)
+        assert await echo.keep("second") == "first"
+
+
+async def test_without_qemu_a_machine_is_refused_with_what_to_install(
+    write_plugin: WritePlugin, plugins_dir: Path, state_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(hypervisor, "_PROGRAM_DIRS", str(tmp_path))
+    find_hypervisor.cache_clear()
+    write_plugin("echo", ECHO, manifest={"provides": ["echo@1"], "isolation": "vm"})
+    try:
+        async with PluginManager(
+            plugin_paths=[plugins_dir], state_dir=state_dir, extension_points=[Echo], auto_start=False
+        ) as manager:
+            with pytest.raises(Refused, match=r"qemu-system-.* is not installed") as caught:
+                await manager.load_plugin("echo")
+    finally:
+        find_hypervisor.cache_clear()
+    assert caught.value.code == "vm_unavailable"
+    assert "apt-get install --no-install-recommends qemu-system-" in str(caught.value.hint)
 
 
 async def test_a_manifest_that_asks_for_a_container_gets_one_and_never_less(
