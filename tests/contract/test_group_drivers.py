@@ -95,7 +95,10 @@ class FakeTree(GroupFiles):
             raise OSError(16, "Device or resource busy", str(path))
         enabled = set(path.read_text().split())
         offered = path.parent.joinpath("cgroup.controllers").read_text().split()
+        below = " ".join((child / path.name).read_text() for child in path.parent.iterdir() if child.is_dir()).split()
         for word in text.split():
+            if word[0] == "-" and word[1:] in below:
+                raise OSError(16, "Device or resource busy", str(path))
             if word[1:] not in offered:
                 raise OSError(2, "No such file or directory", str(path))
             enabled = enabled | {word[1:]} if word[0] == "+" else enabled - {word[1:]}

@@ -120,6 +120,8 @@ class DelegatedFolder(HostFolder):
         """Move back where it had to move, and remove the folder."""
         if self._moved:
             try:
+                # From below: a group cannot take back what one beneath it still hands on.
+                self._files.write(self.path / "cgroup.subtree_control", _minus(tuple(self.controllers)))
                 self._files.write(self._base / "cgroup.subtree_control", _minus(self._handed_down))
                 self._files.write(self._base / "cgroup.procs", str(os.getpid()))
                 self._moved = False
