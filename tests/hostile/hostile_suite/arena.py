@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import re
 import shutil
 import signal
@@ -12,6 +13,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -21,16 +23,28 @@ import yaml
 from cardcage import CardcageError, PluginManager
 from cardcage.audit import AuditEvent
 from cardcage.runtime import RuntimePolicy
-from cardcage.sandbox.report import EnforcementReport, LayerName, LayerStatus, MachineReport, Mode
+from cardcage.sandbox.report import EnforcementReport, LayerName, LayerStatus
 from cardcage.supervise import PluginState, RestartPolicy
 
 from .behaviour import Attempt, Behaviour, Control, NotStopped, Row, Stop
 from .planted import Planted, plant
-from .weaken import Weakening
+from .weaken import Weakening, without_namespaces
 
 PLUGINS: Final = Path(__file__).parent.parent / "plugins"
 NEIGHBOUR: Final = "honest"
 NEIGHBOUR_TIMEOUT_S: Final = 20.0
+IN_FALLBACK: Final = dict.fromkeys(("EACCES", "ENOENT", "EXDEV"), "landlock_files")
+"""What stands in for an empty tree where there is no mount namespace: the host's own, shut."""
+
+STAND_INS: Final = {
+    "mount_namespace": "landlock_files",
+    "read_only_root": "landlock_files",
+    "private_proc": "landlock_files",
+    "network_namespace": "supervised_calls",
+    "pid_namespace": "supervised_calls",
+}
+"""What does the work of a namespace where there are none."""
+
 AUDIT_S: Final = 10.0
 ENDING_S: Final = 2.0
 
@@ -41,13 +55,15 @@ class Arena:
     """Runs behaviours, one after another. An asynchronous context manager."""
 
     def __init__(self, *, isolation: str = "process", without: frozenset[str] = frozenset()) -> None:
-        """`without` names layers that are switched off on purpose, see `weaken`."""
-        self.isolation = isolation
+        """`isolation` may be `fallback`: process isolation on a machine that forbids namespaces, which this one is then
+        taken for. `without` names layers that are switched off on purpose, see `weaken`.
+        """
+        self.fallback = isolation == "fallback"
+        self.isolation = "process" if self.fallback else isolation
         self.weakening = Weakening(without)
         self.planted: Planted
         self.walled: PluginManager
         self.bare: PluginManager
-        self.machine: MachineReport
         self.folder: Path
         self.has_compiler = shutil.which("cc") is not None
         self._stack = contextlib.AsyncExitStack()
@@ -75,7 +91,7 @@ class Arena:
     @property
     def as_root(self) -> bool:
         """Whether the host is root, so that what only root is refused can be shown."""
-        return self.machine.mode is Mode.ROOT
+        return os.geteuid() == 0
 
     @property
     def report(self) -> EnforcementReport:
@@ -92,8 +108,9 @@ class Arena:
         self._without_limits()
         self.planted = self._stack.enter_context(plant(self.folder))
         self._stack.enter_context(self.weakening.applied(self.planted, self.folder))
+        if self.fallback:
+            self._stack.enter_context(without_namespaces())
         self.walled = await self._stack.enter_async_context(self.manager("walled", isolation=self.isolation))
-        self.machine = self.walled.machine()
         bare = self.manager("bare", isolation="unconfined", plugin_paths=[self.folder / "limitless"])
         self.bare = await self._stack.enter_async_context(bare)
         await self.walled.start_plugin(NEIGHBOUR)
@@ -102,14 +119,15 @@ class Arena:
     def manager(self, name: str, *, isolation: str | None = None, **more: Any) -> PluginManager:
         """A manager over the arena's plugins with a state folder of its own."""
         # A hostile plugin is not to be revived behind our back: each attempt finds a fresh one.
-        policy = RuntimePolicy(restart=RestartPolicy(intensity=0), hang_grace_s=0.5, stop_timeout_s=1.0)
+        deadlines = RuntimePolicy(restart=RestartPolicy(intensity=0), hang_grace_s=0.5, stop_timeout_s=1.0)
         return PluginManager(
             plugin_paths=more.pop("plugin_paths", [self.folder / "plugins"]),
             state_dir=self.folder / "state" / name,
             isolation=isolation or self.isolation,
             auto_start=False,
-            policy=policy,
+            deadlines=deadlines,
             audit=self,
+            policy="permissive" if self.fallback else None,
             **more,
         )
 
@@ -154,13 +172,15 @@ class Arena:
                 stops.append(await self._attempt(attempt))
                 controls.append(await self._control(attempt, stops[-1]))
             if behaviour.scenario is not None:
-                stops += await behaviour.scenario(self)
+                stops += map(self._here, await behaviour.scenario(self))
         except NotStopped as failure:
             faults.append(str(failure))
         except CardcageError as error:
             faults.append(f"something else went wrong: {error.code}: {error.message}")
         except TimeoutError:
             faults.append("nothing came of it in the time allowed")
+        except OSError as error:
+            faults.append(f"the suite itself was refused: {error}")
         if suffering := await self._suffering(behaviour.number):
             faults.append(suffering)
         layers = tuple(dict.fromkeys(stop.layer for stop in stops))
@@ -193,10 +213,15 @@ class Arena:
 
     async def _attempt(self, attempt: Attempt) -> Stop:
         label, detail = await self.attempt(self.walled, attempt)
-        if (layer := attempt.stopped_by.get(label)) is None:
+        stopped_by = {**IN_FALLBACK, **attempt.stopped_by} if self.fallback else attempt.stopped_by
+        if (layer := stopped_by.get(label)) is None:
             expected = ", ".join(attempt.stopped_by)
             raise NotStopped(f"{attempt.plugin}.{attempt.method}: {label} ({detail}), expected {expected}")
-        return Stop(seen=label, layer=layer)
+        return self._here(Stop(seen=label, layer=layer))
+
+    def _here(self, stop: Stop) -> Stop:
+        """The same with the layer that does its work where there are no namespaces."""
+        return replace(stop, layer=STAND_INS.get(stop.layer, stop.layer)) if self.fallback else stop
 
     async def _control(self, attempt: Attempt, stop: Stop) -> str:
         """The same without walls. Raises `NotStopped` where it ends alike: then the refusal shows nothing."""
@@ -215,7 +240,7 @@ class Arena:
     async def attempt(self, manager: PluginManager, attempt: Attempt) -> tuple[str, str]:
         """What came of one attempt: `succeeded`, or the word for what stopped it; and the whole sentence."""
         await self.ensure(manager, attempt.plugin)
-        arguments = [self._filled_in(argument) for argument in attempt.arguments]
+        arguments = [self._filled_in(argument, manager, attempt.plugin) for argument in attempt.arguments]
         try:
             got = await manager.call(attempt.plugin, attempt.method, *arguments, timeout_s=attempt.timeout_s)
         except CardcageError as error:
@@ -225,18 +250,24 @@ class Arena:
             return label_of(error), error.message
         return "succeeded", repr(got)[:200]
 
-    def _filled_in(self, argument: Any) -> Any:
-        if not (isinstance(argument, str) and argument.startswith("$")):
+    def _filled_in(self, argument: Any, manager: PluginManager, plugin: str) -> Any:
+        """What was planted for a name, and the plugin's own folders where they really are."""
+        if not isinstance(argument, str):
             return argument
-        match argument[1:]:
-            case "neighbour_pid":
+        match argument.partition("$")[::2]:
+            case ["", "neighbour_pid"]:
                 return self.pid_of(NEIGHBOUR)
-            case "neighbour_data":
-                return f"{self.walled.plan(NEIGHBOUR) and self.data_dir(NEIGHBOUR)}/secret.txt"
-            case "state":
+            case ["", "neighbour_data"]:
+                return f"{self.data_dir(NEIGHBOUR)}/secret.txt"
+            case ["", "state"]:
                 return str(self.folder / "state" / "walled")
-            case name:
+            case ["", str(name)] if name:
                 return getattr(self.planted, name)
+            case _:
+                inside = manager.plan(plugin).inside
+                places = {"/plugin": inside.package_dir, "/data": inside.data_dir, "/tmp": inside.temp_dir}
+                top = "/".join(argument.split("/")[:2])
+                return places.get(top, top) + argument[len(top) :]
 
     async def ensure(self, manager: PluginManager, plugin: str) -> None:
         """The plugin, up and active, whatever became of it before."""
@@ -266,8 +297,7 @@ class Arena:
 
     def data_dir(self, plugin: str) -> Path:
         """The plugin's data folder on the host."""
-        data = [mount for mount in self.walled.plan(plugin).mounts if mount.target == "/data"]
-        return Path(data[0].source)
+        return self.walled._live.get(plugin).blueprint.spec.data_dir  # pyright: ignore[reportPrivateUsage]
 
     async def _audit(self, behaviour: Behaviour, first: int) -> str:
         """The audit line that tells of a behaviour; one of a death comes a moment after the call has failed."""

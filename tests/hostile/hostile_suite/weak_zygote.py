@@ -53,7 +53,7 @@ def _weaken() -> None:
     if "network_namespace" in WITHOUT:
         _replace(enter, "enter_for_next_child", lambda: None)
     if "pid_namespace" in WITHOUT:
-        _replace(zygote_main, "_CLONE_NEWPID", 0)
+        _share_pid_namespace(zygote_main)
     if "private_proc" in WITHOUT:
         _replace(mounts, "mount", _plain_proc(mounts.mount))
         _replace(mounts, "_mask_proc", lambda target: None)
@@ -67,6 +67,17 @@ def _plain_proc(mount: "Callable[..., None]") -> "Callable[..., None]":
         mount(source, target, kind, flags, "" if kind == "proc" else options)
 
     return plain
+
+
+def _share_pid_namespace(zygote_main: object) -> None:
+    """Instances in the fork server's own namespace: they see it, and each other."""
+    enter_own = zygote_main._enter_own_pid_namespace  # type: ignore[attr-defined]
+
+    def enter_then_share(control: int, *, as_root: bool) -> None:
+        enter_own(control, as_root=as_root)
+        _replace(zygote_main, "_CLONE_NEWPID", 0)
+
+    _replace(zygote_main, "_enter_own_pid_namespace", enter_then_share)
 
 
 def _without_namespace(enter: object, name: str) -> None:

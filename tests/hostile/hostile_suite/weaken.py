@@ -23,8 +23,10 @@ import msgspec
 from cardcage.channel import Channel, ChannelLimits
 from cardcage.launch import zygote, zygote_main
 from cardcage.launch.runner import LaunchSpec, Process
+from cardcage.manager import manager
 from cardcage.runtime import live
 from cardcage.sandbox.plan import Identity, Mount, SandboxPlan
+from cardcage.sandbox.report import Mode
 from cardcage_sdk.wire import WireLimits
 
 if TYPE_CHECKING:
@@ -135,6 +137,15 @@ class _Limitless:
     @staticmethod
     async def open(*args: Any, **options: Any) -> Channel:
         return await Channel.open(*args, **options, wire=WireLimits(frame_bytes=1 << 32, depth=1 << 20))
+
+
+@contextlib.contextmanager
+def without_namespaces() -> Generator[None]:
+    """This machine, taken for one that forbids namespaces: plugins get the wall that is put up there."""
+    with contextlib.ExitStack() as stack:
+        for module in (manager, zygote):
+            stack.enter_context(mock.patch.object(module, "detect_mode", return_value=Mode.FALLBACK))
+        yield
 
 
 @contextlib.contextmanager

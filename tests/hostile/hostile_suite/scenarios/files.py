@@ -31,7 +31,7 @@ async def leave_links_for_the_host(arena: Arena) -> list[Stop]:
         # The folder is handed over again at the next start, with everything in it.
         os.chown(data, 0, 0)
     await arena.renew(_THIEF)
-    await arena.walled.call(_THIEF, "list", "/data")
+    await arena.walled.call(_THIEF, "list", arena.walled.plan(_THIEF).inside.data_dir)
     after = bait.stat()
     if (before.st_uid, before.st_mode, bait.read_text()) != (after.st_uid, after.st_mode, "the host's"):
         raise NotStopped(f"the host followed a link and changed {bait}")

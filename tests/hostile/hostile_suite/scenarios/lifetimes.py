@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ..behaviour import NotStopped, Stop
+from ..leaks import descendants
 
 if TYPE_CHECKING:
     from ..arena import Arena
@@ -21,16 +22,8 @@ _GONE_S: Final = 20.0
 
 
 def members(pid: int) -> list[int]:
-    """Every process in the pid namespace of `pid`, as the host numbers them."""
-    namespace = os.readlink(f"/proc/{pid}/ns/pid")
-    found: list[int] = []
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            if os.readlink(f"/proc/{name}/ns/pid") == namespace:
-                found.append(int(name))
-        except OSError:
-            continue
-    return found
+    """The first process of an instance and all that came of it: what is orphaned inside becomes that one's child."""
+    return [pid, *descendants(pid)]
 
 
 def gone(pids: list[int]) -> list[int]:

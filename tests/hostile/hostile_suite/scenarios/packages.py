@@ -66,7 +66,7 @@ async def setuid_member(arena: Arena) -> list[Stop]:
     async with arena.manager("setuid", plugin_paths=[package.parent]) as manager:
         await manager.start_plugin("setuid")
         try:
-            await manager.call("setuid", "run", "/plugin/program")
+            await manager.call("setuid", "run", f"{manager.plan('setuid').inside.package_dir}/program")
         except CardcageError as error:
             if "Errno 1]" not in error.message and "Errno 13]" not in error.message:
                 raise NotStopped(error.message) from None

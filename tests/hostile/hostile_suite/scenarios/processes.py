@@ -23,6 +23,8 @@ async def look_for_siblings(arena: Arena) -> list[Stop]:
     except CardcageError as error:
         if "FoundNothing" in error.message:
             return [Stop(seen="only its own", layer="pid_namespace")]
+        if "Errno 13" in error.message:
+            return [Stop(seen="EACCES", layer="landlock_files")]
         raise
     raise NotStopped(f"processes of others are seen: {found}")
 
@@ -69,7 +71,7 @@ import os
 
 class Main:
     def abort(self):
-        os.chdir("/data")
+        os.chdir(os.environ["HOME"])
         os.abort()
 """
 
@@ -79,13 +81,12 @@ async def dump_core(arena: Arena) -> list[Stop]:
     package = arena.package("aborts", _ABORTS)
     async with arena.manager("aborting", plugin_paths=[package.parent]) as manager:
         await manager.start_plugin("aborts")
-        plan = manager.plan("aborts")
+        data = manager._live.get("aborts").blueprint.spec.data_dir  # pyright: ignore[reportPrivateUsage]
         try:
             await manager.call("aborts", "abort")
         except CardcageError as error:
             if "SIGABRT" not in error.message:
                 raise
-        data = next(Path(mount.source) for mount in plan.mounts if mount.target == "/data")
         left = [path.name for path in data.iterdir()]
     if left:
         raise NotStopped(f"a core dump was left: {left}")
@@ -121,10 +122,15 @@ async def search_memory(arena: Arena) -> list[Stop]:
         for label in (other, own):
             await manager.create_instance("searches", label=label)
             await manager.start_instance(f"searches/{label}")
-        counts = [
-            await manager.call(f"searches/{own}", "find", "".join(chr(ord(letter) + 1) for letter in label))
-            for label in (own, other)
-        ]
+        try:
+            counts = [
+                await manager.call(f"searches/{own}", "find", "".join(chr(ord(letter) + 1) for letter in label))
+                for label in (own, other)
+            ]
+        except CardcageError as error:
+            if "Errno 13" in error.message:
+                return [Stop(seen="EACCES", layer="landlock_files")]
+            raise
     if not counts[0]:
         raise NotStopped("the search finds nothing at all, so it shows nothing")
     if counts[1]:

@@ -151,7 +151,7 @@ async def weaker_walls(arena: Arena) -> list[Stop]:
         try:
             await manager.start_plugin("careful")
         except CardcageError as error:
-            if not error.code.startswith(("isolation", "no_walls", "below_floor")):
+            if not error.code.startswith(("isolation", "no_walls", "below_floor", "fallback")):
                 raise NotStopped(f"{error.code}: {error.message}") from None
             return [Stop(seen=error.code, layer="floor")]
         isolation = manager.plan("careful").isolation

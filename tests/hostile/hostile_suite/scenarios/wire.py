@@ -232,10 +232,11 @@ async def pass_descriptor(arena: Arena) -> list[Stop]:
     """Descriptors sent along with bytes: the host must not end up holding them."""
     smuggler = "smuggler"
     await arena.renew(smuggler)
+    own = f"{arena.walled.plan(smuggler).inside.package_dir}/smuggler.py"
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(20):
         try:
-            await arena.walled.call(smuggler, "pass_descriptor_to_host", "/plugin/smuggler.py")
+            await arena.walled.call(smuggler, "pass_descriptor_to_host", own)
         except CardcageError as error:
             if error.code not in ("protocol_error", "plugin_error"):
                 raise

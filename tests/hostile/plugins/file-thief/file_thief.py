@@ -11,6 +11,8 @@ import mmap
 import os
 import stat
 
+HOME = os.environ["HOME"]
+
 
 class FoundNothing(Exception):
     """It looked everywhere, and there was nothing to take."""
@@ -97,8 +99,8 @@ class FileThief:
     def leave_link(self, target: str) -> str:
         """A trap for the host, which may handle this folder with more rights than it has."""
         for name in ("config.yaml", "state.db", "out"):
-            if not os.path.islink(f"/data/{name}"):
-                os.symlink(target, f"/data/{name}")
+            if not os.path.islink(f"{HOME}/{name}"):
+                os.symlink(target, f"{HOME}/{name}")
         return "left"
 
     def make_setuid(self, path: str) -> str:
@@ -135,6 +137,6 @@ class FileThief:
 
     def who_owns_what_it_writes(self) -> str:
         """A file that belongs to root, in a folder of the host."""
-        with open("/data/mine", "w", encoding="ascii") as file:
+        with open(f"{HOME}/mine", "w", encoding="ascii") as file:
             file.write("x")
         return "written"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 
@@ -12,5 +13,5 @@ class Honest:
         return value
 
     def keep(self, secret: str) -> str:
-        Path("/data/secret.txt").write_text(secret)
+        (Path(os.environ["HOME"]) / "secret.txt").write_text(secret)
         return "kept"

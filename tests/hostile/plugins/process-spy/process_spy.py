@@ -92,6 +92,7 @@ class ProcessSpy:
     def trace(self, pid: int) -> str:
         if _libc.ptrace(16, pid, 0, 0) == -1:
             raise _refused()
+        os.waitpid(pid, 0)  # let go before it has stopped, it would stay stopped for ever
         _libc.ptrace(17, pid, 0, 0)
         return f"process {pid} can be traced"
 
