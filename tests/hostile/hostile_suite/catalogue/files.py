@@ -77,7 +77,13 @@ FILES: Final = (
                 stopped_by={"EXDEV": MOUNT, "EPERM": MOUNT, "EACCES": LANDLOCK},
                 control=_NONE,
             ),
-            thief("link", "/etc/hosts", "/data/link", stopped_by={"EXDEV": MOUNT, "EACCES": LANDLOCK}, control=_NONE),
+            thief(
+                "link",
+                "/etc/hosts",
+                "/data/link",
+                stopped_by={"EXDEV": MOUNT, "EACCES": LANDLOCK, "EPERM": "protected_hardlinks"},
+                control=_NONE,
+            ),
         ),
     ),
     Behaviour(
