@@ -21,10 +21,11 @@ from cardcage.launch.runner import Exit, ExitReason, LaunchSpec, Process
 from cardcage.launch.unconfined import UnconfinedRunner
 from cardcage.launch.zygote import ZygoteRunner
 from cardcage.sandbox.doctor import examine
+from cardcage.sandbox.group_search import GroupsFound, find_groups
 from cardcage.sandbox.mode import detect_mode
 from cardcage.sandbox.plan import STRICT_FLOOR, PlanRequest, ResourceLimits, make_plan
 from cardcage.sandbox.python_layout import core_libraries, find_python_layout
-from cardcage.sandbox.report import LayerStatus, MachineReport, Mode
+from cardcage.sandbox.report import LayerName, LayerStatus, MachineReport, Mode
 
 CHILD = ("runner_child", Path(__file__).parent / "runner_child.py")
 TIMEOUT_S = 30.0
@@ -37,10 +38,40 @@ def machine() -> MachineReport:
     return examine()
 
 
-@pytest.fixture(params=["process", "enciphered process", "unconfined", "container", "container by podman"])
-async def runner(request: pytest.FixtureRequest, machine: MachineReport) -> AsyncIterator[AnyRunner]:
-    if request.param == "unconfined":
-        async with UnconfinedRunner(main="runner_child:main") as unconfined:
+@pytest.fixture
+def groups(request: pytest.FixtureRequest) -> Iterator[GroupsFound | None]:
+    """Control groups for the runners that are told to use them."""
+    if not request.node.callspec.params["runner"].endswith("in groups"):
+        yield None
+        return
+    found = find_groups()
+    if found.driver is None:
+        pytest.skip(f"must run as root, or where control groups are delegated: {found.why_not}")
+    yield found
+    left = {folder for place in found.driver.folders for folder, _, _ in os.walk(place)} - set(
+        map(str, found.driver.folders)
+    )
+    found.driver.close()
+    assert not left, "each group goes with its process"
+
+
+RUNNERS = (
+    "process",
+    "process in groups",
+    "enciphered process",
+    "unconfined",
+    "unconfined in groups",
+    "container",
+    "container by podman",
+)
+
+
+@pytest.fixture(params=RUNNERS)
+async def runner(
+    request: pytest.FixtureRequest, machine: MachineReport, groups: GroupsFound | None
+) -> AsyncIterator[AnyRunner]:
+    if request.param.startswith("unconfined"):
+        async with UnconfinedRunner(main="runner_child:main", groups=groups) as unconfined:
             yield unconfined
         return
     if machine.below(STRICT_FLOOR):
@@ -52,7 +83,7 @@ async def runner(request: pytest.FixtureRequest, machine: MachineReport) -> Asyn
         async with ContainerRunner(main="runner_child:main", runtime=wanted) as contained:
             yield contained
         return
-    async with ZygoteRunner(main="runner_child:main", libraries=(*core_libraries(), CHILD)) as walled:
+    async with ZygoteRunner(main="runner_child:main", libraries=(*core_libraries(), CHILD), groups=groups) as walled:
         yield walled
 
 
@@ -376,7 +407,8 @@ async def test_the_report_says_what_holds(start: Start, runner: AnyRunner) -> No
     parrot = await start()
     report = parrot.process.report
     if runner.name == "unconfined":
-        assert {layer.status for layer in report.layers} == {LayerStatus.OFF}
+        walls = [layer for layer in report.layers if layer.name != LayerName.CGROUP_LIMITS]
+        assert {layer.status for layer in walls} == {LayerStatus.OFF}
     else:
         floor = [name for name in STRICT_FLOOR if name != "own_uid" or detect_mode() is Mode.ROOT]
         assert report.below(floor) == ()
