@@ -383,9 +383,9 @@ def listen_unbound() -> str:
 
 
 @probe
-def send_from_pair(path: str) -> str:
+def send_from_pair(path: str, kind: int = socket.SOCK_DGRAM) -> str:
     """One end of a pair of datagram sockets may send to any other."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
     with ours, theirs:
         ours.sendto(b"leak", path)
     return "sent"
@@ -586,6 +586,29 @@ def fork_bomb() -> str:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
     return "forked"
+
+
+@probe
+def flood_with_connections(host: str, port: int, threads: int, for_s: float) -> int:
+    """How many connections were tried, by many threads, one after the other as fast as they can."""
+    import threading
+    import time
+
+    tried = [0] * threads
+    until_s = time.monotonic() + for_s
+
+    def flood(number: int) -> None:
+        while time.monotonic() < until_s:
+            with socket.socket() as sock:
+                sock.connect_ex((host, port))
+            tried[number] += 1
+
+    running = [threading.Thread(target=flood, args=(number,)) for number in range(threads)]
+    for one in running:
+        one.start()
+    for one in running:
+        one.join()
+    return sum(tried)
 
 
 @probe

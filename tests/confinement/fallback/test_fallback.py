@@ -78,6 +78,7 @@ NETWORK: list[tuple[str, str, Arguments, set[str], bool]] = [
     ("an abstract Unix socket", "connect_unix", lambda p, f: [p.abstract], {"EACCES"}, True),
     ("a service's socket file", "connect_unix", lambda p, f: [p.unix], {"EACCES"}, True),
     ("datagrams to a service's socket file", "send_from_pair", lambda p, f: [p.unix], {"EPERM"}, False),
+    ("the same by raw sockets", "send_from_pair", lambda p, f: [p.unix, socket.SOCK_RAW], {"EPERM"}, False),
     ("Unix datagrams", "open_socket", lambda p, f: [socket.AF_UNIX, socket.SOCK_DGRAM], {"EPERM"}, True),
     ("listening", "listen_tcp", lambda p, f: [], {"EPERM"}, True),
     ("listening without a port", "listen_unbound", lambda p, f: [], {"EPERM"}, True),

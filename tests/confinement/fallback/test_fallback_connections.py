@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.server
 import os
 import socket
@@ -163,6 +164,26 @@ def test_an_address_that_changes_after_the_look_leads_nowhere_else(reach: Any, p
     answer = plugin.attempt("change_address_meanwhile", "127.0.0.1", port, planted.tcp4, 300)
     assert answer["value"]["other"] == 0
     assert answer["value"]["granted"] + answer["value"]["refused"] == 300
+
+
+def test_a_flood_of_connections_holds_up_nobody_else(
+    reach: Any, confine: Any, loop: Any, port: int, planted: Any
+) -> None:
+    flooding, other = reach(f"127.0.0.1:{port}"), confine()
+    tried: list[dict[str, Any]] = []
+    arguments = ("127.0.0.1", planted.tcp4, 16, 2.0)
+    flood = threading.Thread(
+        target=lambda: tried.append(flooding.attempt("flood_with_connections", *arguments)), daemon=True
+    )
+    flood.start()
+    answered = 0
+    while flood.is_alive():
+        assert "value" in other.attempt("identity")
+        loop.run(asyncio.sleep(0))  # the host's loop, which is asked each time, goes on as well
+        answered += 1
+    assert tried[0]["value"] > 16
+    assert answered > 10
+    assert flooding.attempt("with_urllib", f"http://127.0.0.1:{port}/x") == {"value": "you asked for /x"}
 
 
 def test_a_descriptor_that_is_no_socket_is_refused(reach: Any, port: int) -> None:

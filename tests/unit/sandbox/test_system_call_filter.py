@@ -120,6 +120,7 @@ def test_without_namespaces_nothing_connects_listens_or_sends_by_itself(machine:
     assert verdict("socket", 2, 2, 0) == verdict("socket", 1, 2, 0) == ERRNO | errno.EPERM
     assert verdict("socketpair", 1, 1, 0) == ALLOW
     assert verdict("socketpair", 1, 2 | 0o2000000, 0) == ERRNO | errno.EPERM
+    assert verdict("socketpair", 1, 3, 0) == ERRNO | errno.EPERM, "which the kernel takes for datagrams"
     assert verdict("prctl", 1, 0) == ERRNO | errno.EINVAL, "nobody takes off the signal of a dead parent"
     assert verdict("prlimit64", 0) == ALLOW
     assert verdict("prlimit64", 1) == ERRNO | errno.EPERM

@@ -261,9 +261,15 @@ _STRICTER_WITHOUT_NAMESPACES: Final[dict[str, tuple[Condition, ...]]] = {
         *_CONDITIONAL["socket"],
         Refusal(1, "datagrams, which go where they are addressed", mask=_SOCK_TYPE_MASK, values=(_SOCK_DGRAM,)),
     ),
+    # By kinds that are allowed: the kernel takes a raw Unix socket for a datagram one.
     "socketpair": (
         *_CONDITIONAL["socketpair"],
-        Refusal(1, "datagrams, which go where they are addressed", mask=_SOCK_TYPE_MASK, values=(_SOCK_DGRAM,)),
+        Refusal(
+            1,
+            "datagrams, which go where they are addressed",
+            mask=_SOCK_TYPE_MASK,
+            except_for=(_SOCK_STREAM, _SOCK_SEQPACKET),
+        ),
     ),
     # Neither the signal of a dead parent, which ends the sandbox with its supervisor, nor taking in orphans.
     "prctl": (
