@@ -16,7 +16,7 @@ from cardcage.egress.http import BadMessage
 from cardcage.egress.ledger import Ledger
 from cardcage.egress.resolver import Resolver
 from cardcage.egress.rules import EgressRules, Target
-from cardcage.egress.splice import IdleTimeout, splice
+from cardcage.egress.splice import IdleTimeout, break_off, splice
 
 LOOK_UPS_AT_ONCE: Final = 2
 
@@ -90,6 +90,10 @@ class Outlet:
         except (OSError, IdleTimeout, BadMessage) as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             self.ledger.failed(target.grant, target.endpoint, f"broken off: {reason}")
+            break_off(way.sock)
+            raise
+        except BaseException:
+            break_off(way.sock)  # the plugin has ended: what it was sending is not whole
             raise
         finally:
             way.sock.close()

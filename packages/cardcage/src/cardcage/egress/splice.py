@@ -70,12 +70,17 @@ async def splice(
             pump.stop()
 
 
-def reset(sock: socket.socket) -> None:
-    """Close a connection so that the other side sees it break, and not end as if all had been said."""
+def break_off(sock: socket.socket) -> None:
+    """Let the other side see the connection break when it is closed, and not end as if all had been said."""
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     except OSError:
         pass  # it has ended already
+
+
+def reset(sock: socket.socket) -> None:
+    """Close a connection in that way."""
+    break_off(sock)
     sock.close()
 
 
