@@ -265,9 +265,15 @@ async def test_a_look_at_a_plan_is_no_decision(write_plugin: WritePlugin, state_
         assert len(kept.events) == before
 
 
-async def test_auditing_is_off_only_where_that_is_said(write_plugin: WritePlugin, state_dir: Path) -> None:
+async def test_auditing_is_off_only_where_that_is_said(
+    write_plugin: WritePlugin, state_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = write_plugin("asker", ASKER)
     async with PluginManager(state_dir=state_dir, audit=False) as manager:
+        await manager.register_plugin(folder)
+    assert not (state_dir / "audit").exists()
+    assert "auditing is switched off" in caplog.text
+    async with PluginManager({"audit": False}, state_dir=state_dir) as manager:
         await manager.register_plugin(folder)
     assert not (state_dir / "audit").exists()
     shutil.rmtree(state_dir)

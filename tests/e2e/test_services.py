@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -252,6 +253,31 @@ async def test_a_plugin_that_calls_without_end_is_told_to_wait_and_others_are_no
         assert await manager.call("hammer", "hammer", 20_000, timeout_s=60) > 0
         assert await manager.call("quiet", "hammer", 10) == 0
     assert {event.plugin for event in audit.of(Action.LIMIT_HIT)} == {"hammer"}
+
+
+async def test_a_plugin_that_publishes_without_end_is_cut_short_and_others_are_heard(
+    write_plugin: WritePlugin, state_dir: Path
+) -> None:
+    code = """
+        from cardcage_sdk import Plugin
+
+        class Main(Plugin):
+            def publish(self, count):
+                for number in range(count):
+                    self.context.event_bus.publish("cost.seen", number)
+                    self.context.metrics.counter("seen")
+    """
+    folders = [write_plugin(name, code) for name in ("noisy", "quiet")]
+    audit, heard = MemoryAuditor(), Counter[str]()
+    async with PluginManager(state_dir=state_dir, audit=audit) as manager:
+        for folder in folders:
+            await manager.start_plugin(str(folder))
+        manager.subscribe("*", lambda event: heard.update([event.source or "host"]))
+        await manager.call("noisy", "publish", 20_000, timeout_s=60)
+        await manager.call("quiet", "publish", 5)
+    assert heard["noisy"] < 40_000
+    assert heard["quiet"] == 10
+    assert {(event.plugin, event.fields["limit"]) for event in audit.of(Action.LIMIT_HIT)} == {("noisy", "events")}
 
 
 async def test_a_typed_service_of_the_embedding_program_gets_typed_arguments(

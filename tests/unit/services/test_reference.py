@@ -12,7 +12,7 @@ import pytest
 
 from cardcage.broker import CallRate
 from cardcage.contracts import service_of
-from cardcage.foundation.limits import MIB
+from cardcage.foundation.limits import EVENTS_BURST, EVENTS_PER_S, MIB
 from cardcage.services import Configuration, DataQuota, DataStore, EventBus
 from cardcage.services.quota import KEY_BYTES_MAX
 from cardcage_finops.pipeline.desk import ALERTS_MAX, RECOMMENDATIONS_MAX
@@ -61,6 +61,7 @@ def test_the_numbers_are_those_of_the_code(project_root: Path) -> None:
     quota, rate = DataQuota(), CallRate()
     for sentence in (
         f"may call {rate.per_s:g} times a second over time and {rate.burst:g} times at once",
+        f"it may send {EVENTS_PER_S} a second and {EVENTS_BURST} at once",
         f"at most {KEY_BYTES_MAX} bytes",
         f"{quota.total_bytes // MIB} MiB in {quota.entries:,} entries, {quota.value_bytes // MIB} MiB in one value",
         f"At most {RECOMMENDATIONS_MAX:,} are taken in one analysis, and {ALERTS_MAX} alerts",

@@ -15,10 +15,12 @@ from typing import Any, Final, cast
 from cardcage.audit import Action, Actor
 from cardcage.broker.events import Callback, Event, EventBus
 from cardcage.broker.providers import InstanceProvider, LocalProvider, PluginInfo, Provider, proxy_of
+from cardcage.broker.rates import CallRate, CallRates
 from cardcage.broker.services import OBSERVE_PLUGINS, ServiceTable
 from cardcage.contracts import ExtensionPoint, bind_arguments, check_provider
 from cardcage.foundation.clock import Clock
 from cardcage.foundation.errors import CardcageError, Misuse
+from cardcage.foundation.limits import EVENTS_BURST, EVENTS_PER_S
 from cardcage.foundation.names import EVENT_NAME_PATTERN, InterfaceRef
 from cardcage.permissions import Decision, Permission, PermissionKind, decide
 from cardcage.runtime import HookMark, Instance, InstanceHealth
@@ -85,6 +87,7 @@ class Broker:
         self._clock = clock
         self._instances: dict[str, tuple[InstanceProvider, frozenset[InterfaceRef]]] = {}
         self._local: dict[InterfaceRef, list[LocalProvider]] = {}
+        self._event_rates = CallRates(CallRate(per_s=EVENTS_PER_S, burst=EVENTS_BURST))
 
     # who is there -------------------------------------------------------------------------------------------------
 
@@ -99,6 +102,7 @@ class Broker:
         self._instances.pop(instance_id, None)
         self.bus.unsubscribe_owner(instance_id)
         self.services.forget(instance_id)
+        self._event_rates.forget(instance_id)
 
     def provide(
         self, point: ExtensionPoint, implementation: Any, *, name: str, version: str = "0", priority: int = 50
@@ -294,10 +298,26 @@ class Broker:
                 event=name,
             )
             return False
+        if not self._in_time(instance):
+            return False
         self.publish(name, data, source=instance.id)
         return True
 
+    def measure_from(self, instance: Instance, measured: Mapping[str, Any]) -> None:
+        """A measurement that a plugin reports, told as an event of the host's."""
+        if self._in_time(instance):
+            self.publish("plugin.metric", {"instance": instance.id, **measured}, source=instance.id)
+
     # inside -------------------------------------------------------------------------------------------------------
+
+    def _in_time(self, instance: Instance) -> bool:
+        """Whether an instance's event comes no faster than any may; what does is dropped, and that is told."""
+        if not self._event_rates.wait_s(instance.id, self._clock.monotonic_s()):
+            return True
+        words = f"it publishes more than {EVENTS_PER_S} events a second"
+        instance.logbook.note("warning", f"an event was dropped: {words}")
+        instance.trail.note(Action.LIMIT_HIT, words, allowed=False, actor=Actor.PLUGIN, limit="events")
+        return False
 
     def _provider(self, instance_id: str) -> InstanceProvider:
         entry = self._instances.get(instance_id)

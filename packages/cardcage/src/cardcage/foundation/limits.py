@@ -48,3 +48,7 @@ SERVICE_CALLS_PER_S: Final = 500
 SERVICE_BURST_CALLS: Final = 2000
 """Calls of one instance into the host's services. One takes the host some tens of microseconds to a few milliseconds,
 so that no plugin can have a core of the host to itself for long."""
+
+EVENTS_PER_S: Final = 1000
+EVENTS_BURST: Final = 5000
+"""Events and measurements of one instance together. Each is held against every subscription and queued for some."""

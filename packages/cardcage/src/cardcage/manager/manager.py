@@ -7,12 +7,13 @@ may share one state folder.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Final, Self, TypeVar, cast
 
 from cardcage.audit import NO_AUDIT, Action, Actor, Auditor, Trail
 from cardcage.audit.writer import AuditWriter, open_auditor
@@ -51,6 +52,7 @@ from cardcage.storage import SqlShelf, SqlStore
 from cardcage.supervise import PluginState
 
 T = TypeVar("T")
+LOGGER: Final = logging.getLogger("cardcage.manager")
 
 
 class PluginManager:
@@ -71,7 +73,7 @@ class PluginManager:
         deadlines: RuntimePolicy | None = None,
         environment: str | None = None,
         store: Store | None = None,
-        audit: Auditor | bool = True,
+        audit: Auditor | bool | None = None,
         data_quota: DataQuota | None = None,
     ) -> None:
         """Nothing is read or started before the manager is entered.
@@ -79,7 +81,8 @@ class PluginManager:
         `config` is the host configuration (plugins, plugin_paths, auto_load, default_limits, health_check_interval).
         `grants` gives each plugin, by name, permissions in their text form, such as `"read:/srv/bill.csv"`.
         `isolation="unconfined"` takes the walls away from every plugin, and warns. Every decision is recorded in the
-        audit log of the state folder, or by the `audit` that is given; False records nothing. `data_quota` bounds what
+        audit log of the state folder, or by the `audit` that is given; False, or `audit: false` in the configuration,
+        records nothing. `data_quota` bounds what
         one plugin may keep in the data store. `policy` is a level
         (`"strict"`, `"standard"`, `"permissive"`), the path of a policy file, which is read again at each start, or a
         `Policy`; `environment` is what rules of it may ask for, such as `"production"`. `deadlines` are those of every
@@ -109,7 +112,7 @@ class PluginManager:
         self._health_checks: asyncio.Task[None] | None = None
         self._problems: dict[str, Problem] = {}
         self._found: set[str] = set()
-        self._given_auditor = audit
+        self._given_auditor = self._settings.audit if audit is None else audit
         self._auditor: Auditor = NO_AUDIT
         self._services = ServiceTable(
             on_decision=noting_calls(lambda: self._auditor), on_excess=noting_excess(lambda: self._auditor)
@@ -213,6 +216,7 @@ class PluginManager:
         if not isinstance(self._given_auditor, bool):
             return self._given_auditor
         if not self._given_auditor:
+            LOGGER.warning("auditing is switched off: decisions about plugins leave no record")
             return NO_AUDIT
         return await asyncio.to_thread(open_auditor, home.audit, wall_s=self._clock.wall_s)
 
@@ -529,11 +533,7 @@ class PluginManager:
         self._broker.publish_from(instance, name, data)
 
     def metric_from(self, instance: Instance, name: str, kind: str, value: float, tags: Mapping[str, str]) -> None:
-        self._broker.publish(
-            "plugin.metric",
-            {"instance": instance.id, "name": name, "kind": kind, "value": value, "tags": dict(tags)},
-            source=instance.id,
-        )
+        self._broker.measure_from(instance, {"name": name, "kind": kind, "value": value, "tags": dict(tags)})
 
     def lifecycle_event(self, instance: Instance, name: str, data: Mapping[str, Any]) -> None:
         self._broker.publish(name, dict(data))

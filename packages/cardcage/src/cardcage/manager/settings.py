@@ -71,6 +71,7 @@ _SCHEMA: Final[dict[str, Any]] = {
         "plugin_paths": {"type": "array", "items": {"type": "string"}},
         "default_limits": {"type": "object"},
         "auto_load": {"type": "boolean"},
+        "audit": {"type": "boolean"},
         "policy": {"type": "string", "minLength": 1},
         "environment": {"type": "string", "minLength": 1, "maxLength": 100},
         "container_runtime": {"enum": list(RUNTIMES)},
@@ -103,6 +104,8 @@ class HostSettings:
     plugins: Mapping[str, PluginSettings] = field(default_factory=dict[str, PluginSettings])
     plugin_paths: tuple[Path, ...] = ()
     auto_load: bool = True
+    audit: bool = True
+    """Whether decisions are recorded in the audit log of the state folder."""
     health_check_interval_s: float | None = None
     default_limits: Limits = DEFAULT_LIMITS
     """For plugins that state none of their own; each limit apart."""
@@ -147,6 +150,7 @@ def read_settings(document: Mapping[str, Any] | None) -> HostSettings:
         },
         plugin_paths=tuple(Path(path).expanduser() for path in checked.get("plugin_paths", ())),
         auto_load=checked.get("auto_load", True),
+        audit=checked.get("audit", True),
         health_check_interval_s=checked.get("health_check_interval"),
         default_limits=_default_limits(checked.get("default_limits", {})),
         policy=checked.get("policy"),
