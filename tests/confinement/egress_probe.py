@@ -67,6 +67,21 @@ def with_curl(url: str, trust: str = "") -> str:
 
 
 @probe
+def curl_trusting(url: str, trust_file: str) -> str:
+    """curl with the environment that it finds, and one more authority."""
+    return with_curl(url) if not trust_file else _run_curl("--cacert", trust_file, url)
+
+
+def _run_curl(*arguments: str) -> str:
+    done = subprocess.run(
+        ["/usr/bin/curl", "-sS", "--max-time", str(TIMEOUT_S), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    return done.stdout.decode()
+
+
+@probe
 def with_socket(url: str, trust: str = "") -> str:
     from urllib.parse import urlsplit
 

@@ -6,8 +6,10 @@ import asyncio
 import http.server
 import os
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from cardcage.egress import EgressEvent, EgressRules, Gateway, Relay, Verdict
 from cardcage.launch.handover import HandedListener, connected_pair
 from cardcage.launch.keeper import parse_address
 from cardcage.permissions.network import parse_endpoint
+from cardcage.trust.authority import Authority
 
 CLIENTS = ("with_urllib", "with_requests", "with_httpx", "with_aiohttp", "with_socket")
 
@@ -43,6 +46,36 @@ def port() -> Iterator[int]:
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
     yield server.server_address[1]
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    folder = tmp_path_factory.mktemp("authority")
+    folder.chmod(0o700)
+    return Authority.open(folder)
+
+
+@pytest.fixture(scope="module")
+def trust_file(authority: Authority, open_folder: Path) -> Path:
+    """The authority's certificate, where the plugin may be given it."""
+    path = open_folder / "trust.pem"
+    path.write_text(authority.ca_pem if isinstance(authority.ca_pem, str) else authority.ca_pem.decode())
+    path.chmod(0o644)
+    return path
+
+
+@pytest.fixture(scope="module")
+def secure(authority: Authority) -> Iterator[http.server.ThreadingHTTPServer]:
+    """The web server behind TLS, as `api.test`."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue("api.test", server=True, client=False, names=("api.test",)).load_into(context)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answering)
+    server.daemon_threads = True
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    yield server
     server.shutdown()
     server.server_close()
 
@@ -111,6 +144,18 @@ def test_a_granted_program_reaches_a_granted_address(reach: Any, port: int) -> N
         pytest.skip("must not run as root: curl is not installed")
     plugin = reach(f"127.0.0.1:{port}", more=("subprocess:/usr/bin/curl",))
     assert plugin.attempt("with_curl", f"http://127.0.0.1:{port}/bill") == {"value": "you asked for /bill"}
+
+
+def test_a_granted_program_reaches_a_granted_name_through_the_proxy(reach: Any, secure: Any, trust_file: Any) -> None:
+    if not os.path.exists("/usr/bin/curl"):
+        pytest.skip("must not run as root: curl is not installed")
+    port = secure.server_address[1]
+    grants = ("subprocess:/usr/bin/curl", f"read:{trust_file}")
+    plugin = reach(f"api.test:{port}", hosts={"api.test": "127.0.0.1"}, more=grants)
+    answer = plugin.attempt("curl_trusting", f"https://api.test:{port}/bill", str(trust_file))
+    assert answer == {"value": "you asked for /bill"}, answer
+    (count,) = plugin.relay.counts()
+    assert count.connections == 1
 
 
 def test_other_ports_hosts_and_the_same_address_without_its_name_are_not_reached(

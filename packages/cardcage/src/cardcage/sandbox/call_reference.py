@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable, Iterator
+from typing import get_args
 
-from cardcage.sandbox.profile import Profile, profile
+from cardcage.sandbox.profile import Profile, ProfileName, profile
 from cardcage.sandbox.syscalls import NUMBERS
 
 _HEAD = """# System calls
@@ -23,6 +24,30 @@ _ON_CONDITIONS = """
 A condition looks at arguments that are numbers; what a pointer leads to can be changed after the look, so nothing is
 decided on it.
 """
+
+
+_WITHOUT_NAMESPACES = """
+## Without namespaces
+
+Behind the wall for machines that forbid namespaces ([fallback](fallback.md)) the filter is stricter. Where the host is
+an ordinary user, and the plugin shares its uid, it is stricter again.
+
+| call | is refused or asked about | where |
+|---|---|---|"""
+
+
+def _rows_without_namespaces() -> Iterator[str]:
+    """What differs from the filter behind full walls, call by call."""
+    full, own, shared = (profile(execute=False, machine="x86_64", name=name) for name in get_args(ProfileName))
+    for name in own.notified:
+        yield f"| `{name}` | a supervisor decides | always |"
+    for words, less, where in ((own, full, "always"), (shared, own, "the host's own uid")):
+        for why, calls in words.refused.items():
+            new = [name for name in calls if name not in less.refused.get(why, ())]
+            yield from (f"| `{name}` | {why} | {where} |" for name in sorted(new))
+        for name, conditions in sorted(words.conditional.items()):
+            new_conditions = [one for one in conditions if one not in less.conditional.get(name, ())]
+            yield from (f"| `{name}` | {one.why} | {where} |" for one in new_conditions)
 
 
 def render() -> str:
@@ -46,6 +71,8 @@ def _sections(machines: dict[str, Profile]) -> Iterator[str]:
     for why in dict.fromkeys(why for words in machines.values() for why in words.refused):
         names = (name for words in machines.values() for name in words.refused.get(why, ()))
         yield f"| {why} | {_listed(names)} |"
+    yield _WITHOUT_NAMESPACES
+    yield from _rows_without_namespaces()
 
 
 def _listed(names: Iterable[str]) -> str:
