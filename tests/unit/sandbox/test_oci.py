@@ -47,10 +47,10 @@ def config_of(plan: SandboxPlan, **more: Any) -> dict[str, Any]:
     return oci_config(plan, command=("/bin/true",), host_ids=(61_000, 61_000), **more)
 
 
-def test_the_process_has_no_rights_and_an_environment_of_its_own(tmp_path: Path) -> None:
+def test_the_first_process_gets_what_it_needs_to_finish_the_walls_and_nothing_else(tmp_path: Path) -> None:
     config = config_of(plan_of(tmp_path))
     process = config["process"]
-    assert all(names == [] for names in process["capabilities"].values())
+    assert all(names == ["CAP_SETPCAP", "CAP_SYS_ADMIN"] for names in process["capabilities"].values())
     assert process["noNewPrivileges"] is True
     assert process["env"] == []
     assert (process["user"]["uid"], process["user"]["gid"]) == (1000, 1000)
@@ -58,10 +58,10 @@ def test_the_process_has_no_rights_and_an_environment_of_its_own(tmp_path: Path)
     assert config.get("hooks") is None
 
 
-def test_every_namespace_of_the_plan_is_asked_for_and_one_user_is_mapped(tmp_path: Path) -> None:
+def test_namespaces_are_asked_for_but_for_those_made_inside_and_one_user_is_mapped(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
     linux = config_of(plan)["linux"]
-    assert {each["type"] for each in linux["namespaces"]} == set(plan.namespaces)
+    assert {each["type"] for each in linux["namespaces"]} | {"cgroup", "time"} == set(plan.namespaces)
     assert linux["uidMappings"] == [{"containerID": 1000, "hostID": 61_000, "size": 1}]
     assert linux["gidMappings"] == [{"containerID": 1000, "hostID": 61_000, "size": 1}]
 
@@ -99,7 +99,7 @@ def test_a_granted_file_of_another_owner_is_shown_id_mapped(tmp_path: Path) -> N
 
 def test_rights_over_its_own_network_are_given_only_where_endpoints_are_granted(tmp_path: Path) -> None:
     granted = config_of(plan_of(tmp_path, "network:api.example.com:443"))["process"]["capabilities"]
-    assert granted["effective"] == ["CAP_NET_ADMIN", "CAP_NET_BIND_SERVICE", "CAP_SETPCAP"]
+    assert granted["effective"] == ["CAP_SETPCAP", "CAP_SYS_ADMIN", "CAP_NET_ADMIN", "CAP_NET_BIND_SERVICE"]
 
 
 def test_the_root_folder_holds_a_place_for_every_mount(tmp_path: Path) -> None:
@@ -132,10 +132,20 @@ def test_the_filter_allows_what_ours_does_and_refuses_what_ours_refuses(machine:
     refused = {name for rule in theirs["syscalls"] if rule["action"] == "SCMP_ACT_ERRNO" for name in rule["names"]}
     assert {*ours.allowed, *ours.conditional} <= allowed
     assert not {*ours.absent} & allowed
-    added = {"seccomp", "landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self", "capset", "prctl"}
+    added = {
+        "seccomp",
+        "landlock_create_ruleset",
+        "landlock_add_rule",
+        "landlock_restrict_self",
+        "capset",
+        "prctl",
+        "unshare",
+    }
     wanted = {name for names in ours.refused.values() for name in names}
     assert wanted - refused <= added
     assert not refused & allowed
+    made = [rule["args"] for rule in theirs["syscalls"] if rule["names"] == ["unshare"]]
+    assert [args[0]["valueTwo"] for args in made] == [0x02000000, 0x80], "cgroup and time, and no other namespace"
     assert (theirs["defaultAction"], theirs["defaultErrnoRet"]) == ("SCMP_ACT_ERRNO", 38)
 
 

@@ -36,6 +36,7 @@ from cardcage.launch.remains import ContainersFolder
 from cardcage.launch.runner import Exit, LaunchSpec, OpenListener, Process
 from cardcage.launch.setup import ENCRYPTED, check_group_floor, hand_over_data, setup_failed, wall_error
 from cardcage.sandbox.control_groups import ControlGroup
+from cardcage.sandbox.disk_use import disk_layer
 from cardcage.sandbox.enter import CLONE_FLAGS, namespace_number
 from cardcage.sandbox.group_search import GroupsFound
 from cardcage.sandbox.network import LISTENERS_MAX
@@ -452,6 +453,7 @@ def _enforcement(rows: Iterable[Sequence[str]], group_layer: Layer) -> Enforceme
     told = {name: Layer(name=name, status=LayerStatus(status), detail=detail) for name, status, detail in rows}
     own = (
         group_layer,
+        disk_layer(),
         ENCRYPTED,
     )
     told |= {str(layer.name): layer for layer in own}

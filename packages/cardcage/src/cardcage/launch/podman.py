@@ -1,8 +1,8 @@
 """A bundle's configuration as a command line of podman, which takes no configuration of its own making from others.
 
 podman adds what no plan asks for: a few files that say that this is a container, and a view of the control groups. The
-first process's Landlock rules shut the plugin out of them. It makes no time namespace, shows all of `/proc` with the
-kernel's files covered one by one, and bounds no number of files in `/tmp`; an instance's report says what was seen.
+first process's Landlock rules shut the plugin out of them. It shows all of `/proc` with the kernel's files covered one
+by one, and bounds no number of files in `/tmp`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _FIXED: Final = (
     *(
         "--ipc=private",
         "--pid=private",
-        "--cgroupns=private",
+        "--cgroupns=host",
         "--uts=private",
         "--cap-drop=all",
         "--security-opt=no-new-privileges",

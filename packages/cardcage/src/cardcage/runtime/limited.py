@@ -30,7 +30,7 @@ class LimitedRunner:
             process,
             spec.plan.limits,
             spec.data_dir,
-            own_processes=OWN_PROCESSES if spec.plan.isolation == "process" else 0,
+            own_processes=OWN_PROCESSES if spec.plan.isolation in ("process", "container") else 0,
             on_breach=lambda _: self._runner.kill(process),
             on_hit=lambda limit: self._on_hit(str(spec.instance), limit),
         )

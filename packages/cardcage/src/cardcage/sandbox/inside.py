@@ -42,7 +42,9 @@ class InnerWalls(Walls):
     def steps(self) -> tuple[tuple[str, Callable[[], None]], ...]:
         """What is looked at and what is added, in order."""
         return (
+            ("cgroup namespace", self._enter_cgroup_namespace),
             ("namespaces", self._look_at_namespaces),
+            ("time namespace", self._enter_time_namespace),
             ("file tree", self._look_at_tree),
             ("private /proc", self._look_at_proc),
             ("loopback", self._look_at_network),
@@ -66,7 +68,12 @@ class InnerWalls(Walls):
 
     def _look_at_namespaces(self) -> None:
         for name in CLONE_FLAGS:
-            self._say_namespace(name)
+            if name != "time":
+                self._say_namespace(name)
+
+    def _enter_cgroup_namespace(self) -> None:
+        """Once it is in its group, and not before: the namespace begins where the process that makes it is."""
+        call("unshare", CLONE_FLAGS["cgroup"])
 
     def _look_at_tree(self) -> None:
         shows_host = [path for path in ("/sys/kernel", "/root", "/home", "/var", "/boot") if os.path.lexists(path)]
@@ -111,11 +118,10 @@ class InnerWalls(Walls):
             self._say("own_uid", "enforced", f"uid {self._outside[0]} outside, {os.getuid()} inside")
 
     def _look_at_capabilities(self) -> None:
-        if capabilities.effective():
-            capabilities.drop_all()  # what it was given to listen with
+        capabilities.drop_all()  # what it was given to make the rest with
         none_left = capabilities.effective() == 0 and capabilities.bounding_is_empty()
         none_left = none_left and _refused(lambda: os.chroot("/tmp"))  # noqa: S108 -- the container's own
-        self._say("capabilities", "enforced" if none_left else "unavailable", self._seen if none_left else "")
+        self._say("capabilities", "enforced" if none_left else "unavailable")
 
     def _look_at_privileges(self) -> None:
         on = capabilities.has_no_new_privileges()

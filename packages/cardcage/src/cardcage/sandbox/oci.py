@@ -19,8 +19,9 @@ from cardcage.sandbox.syscalls import MACHINE
 
 OCI_VERSION: Final = "1.0.2"
 
-_NAMESPACES: Final = {"user", "pid", "mount", "network", "ipc", "uts", "cgroup", "time"}
-"""Those that every runtime knows."""
+_NAMESPACES: Final = {"user", "pid", "mount", "network", "ipc", "uts"}
+"""The first process makes the others itself: that of control groups once it is in its group, or the plugin would see
+the group's name, and that of time because not every runtime knows it."""
 
 _ARCHITECTURES: Final = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}
 
@@ -34,10 +35,14 @@ _FIRST_PROCESS_CALLS: Final = (
 )
 """What the first process needs to add its own walls. The filter that it puts on refuses them again."""
 
-_TO_LISTEN: Final = ("CAP_NET_ADMIN", "CAP_NET_BIND_SERVICE", "CAP_SETPCAP")
-"""What the first process is given where endpoints are granted: it makes their addresses the container's own and listens
-there. Over the container's own network alone, since they count in its user namespace; given up with everything else
-before the plugin's process is made."""
+_FIRST_PROCESS_RIGHTS: Final = ("CAP_SETPCAP", "CAP_SYS_ADMIN")
+_TO_LISTEN: Final = ("CAP_NET_ADMIN", "CAP_NET_BIND_SERVICE")
+"""What the first process is given: to make its last namespaces and to give up all of it, and where endpoints are
+granted to make their addresses the container's own and listen there. They count in the container's own user namespace
+alone, and are gone before the plugin's process is made."""
+
+_MADE_INSIDE: Final = (0x02000000, 0x00000080)
+"""The flags of those namespaces, cgroup and time."""
 
 _RULES_MAX: Final = 64
 """A call with more combinations of allowed arguments is allowed here as a whole: the inner filter is exact."""
@@ -120,7 +125,7 @@ _LATER_LIMITS: Final = ("NPROC", "DATA", "CPU")
 
 
 def _first_process_capabilities(plan: SandboxPlan) -> tuple[str, ...]:
-    return _TO_LISTEN if plan.network.all_listeners else ()
+    return (*_FIRST_PROCESS_RIGHTS, *(_TO_LISTEN if plan.network.all_listeners else ()))
 
 
 def rootfs_entries(plan: SandboxPlan, own_mounts: Iterable[Mount] = ()) -> list[Mount]:
@@ -169,8 +174,8 @@ def _id_map_option(id_map: IdMap, plan: SandboxPlan) -> str:
 def seccomp_profile(machine: str = MACHINE) -> dict[str, Any]:
     """Our system call filter in the runtime's form: by name, and by argument where that form can say it.
 
-    Programs may be started under it, since the first process is one; and that process may add walls and addresses. The
-    filter that it puts on before the plugin's code is loaded takes all of that away.
+    Programs may be started under it, since the first process is one; and that process may add walls, addresses and two
+    namespaces. The filter that it puts on before the plugin's code is loaded takes all of that away.
     """
     ours = profile(execute=True, machine=machine)
     rules: list[dict[str, Any]] = [
@@ -187,7 +192,10 @@ def seccomp_profile(machine: str = MACHINE) -> dict[str, Any]:
     # An address is made the container's own over a netlink socket; the inner filter refuses that family again.
     netlink = [_masked_equal(0, 0xFFFFFFFF, _AF_NETLINK), _masked_equal(1, 0xF, _SOCK_RAW)]
     rules.append({"names": ["socket"], "action": "SCMP_ACT_ALLOW", "args": netlink})
-    refused = sorted({name for names in ours.refused.values() for name in names} - set(_FIRST_PROCESS_CALLS))
+    for flag in _MADE_INSIDE:
+        args = [_masked_equal(0, 0xFFFFFFFF, flag)]
+        rules.append({"names": ["unshare"], "action": "SCMP_ACT_ALLOW", "args": args})
+    refused = sorted({name for names in ours.refused.values() for name in names} - {*_FIRST_PROCESS_CALLS, "unshare"})
     rules.append({"names": refused, "action": "SCMP_ACT_ERRNO", "errnoRet": 1})
     return {
         # What is newer than the table does not exist, so that C libraries fall back.
