@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from cardcage import CardcageError, PluginManager
+from cardcage.audit.writer import AuditWriter
 from cardcage.supervise import PluginState
 
 WritePlugin = Callable[..., Path]
@@ -84,6 +85,12 @@ def _children(of: int | str = "self") -> set[int]:
     return {int(pid) for task in tasks for pid in (task / "children").read_text().split()}
 
 
+async def _audit_log_is_open(manager: PluginManager) -> None:
+    """A thread of its own opens the log a moment after the first event; from then on its descriptor stays."""
+    assert isinstance(manager.audit, AuditWriter)
+    assert await asyncio.to_thread(manager.audit.flush)
+
+
 def _descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
@@ -114,6 +121,7 @@ async def test_a_start_that_is_cut_short_anywhere_closes_each_descriptor_once(
     write_plugin("slow", SLOW_TO_LEAVE)
     async with PluginManager(plugin_paths=[plugins_dir], state_dir=state_dir) as manager:
         await manager.unload_plugin("slow")
+        await _audit_log_is_open(manager)
         before = _descriptors()
         for moment in range(40):
             try:
