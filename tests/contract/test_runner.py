@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import dataclasses
 import os
+import shutil
 import signal
 import socket
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from cardcage.foundation.errors import Misuse, PluginFault
@@ -20,10 +24,11 @@ from cardcage.launch.oci_runtimes import installed_runtimes
 from cardcage.launch.runner import Exit, ExitReason, LaunchSpec, Process
 from cardcage.launch.unconfined import UnconfinedRunner
 from cardcage.launch.zygote import ZygoteRunner
+from cardcage.sandbox import landlock
 from cardcage.sandbox.doctor import examine
 from cardcage.sandbox.group_search import GroupsFound, find_groups
-from cardcage.sandbox.mode import detect_mode
-from cardcage.sandbox.plan import STRICT_FLOOR, PlanRequest, ResourceLimits, make_plan
+from cardcage.sandbox.mode import why_no_fallback
+from cardcage.sandbox.plan import FALLBACK_FLOOR, STRICT_FLOOR, PlanRequest, PythonLayout, ResourceLimits, make_plan
 from cardcage.sandbox.python_layout import core_libraries, find_python_layout
 from cardcage.sandbox.report import LayerName, LayerStatus, MachineReport, Mode
 
@@ -58,6 +63,7 @@ def groups(request: pytest.FixtureRequest) -> Iterator[GroupsFound | None]:
 RUNNERS = (
     "process",
     "process in groups",
+    "process without namespaces",
     "enciphered process",
     "unconfined",
     "unconfined in groups",
@@ -66,10 +72,67 @@ RUNNERS = (
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where the plugins of a runner stand, and on what machine they believe themselves to be."""
+
+    folder: Path
+    machine: MachineReport
+    libraries: tuple[tuple[str, Path], ...] = (*core_libraries(), CHILD)
+    python: PythonLayout = field(default_factory=find_python_layout)
+
+
+@pytest.fixture
+def place(request: pytest.FixtureRequest, tmp_path: Path, machine: MachineReport) -> Iterator[Place]:
+    """The test's own folder; without namespaces one that other users can get to, and a Python that they can run."""
+    if request.node.callspec.params["runner"] != "process without namespaces":
+        yield Place(folder=tmp_path, machine=machine)
+        return
+    if missing := why_no_fallback():
+        pytest.skip(f"the wall without namespaces cannot be put up here: {missing}")
+    with tempfile.TemporaryDirectory(prefix="without-namespaces-") as name:
+        folder = Path(name)
+        folder.chmod(0o711)
+        libraries = tuple(
+            (library, _copy(source, folder / "libraries"))
+            for library, source in Place(folder=folder, machine=machine).libraries
+        )
+        weaker = dataclasses.replace(machine, mode=Mode.FALLBACK, landlock_abi=landlock.abi())
+        yield Place(folder=folder / "instances", machine=weaker, libraries=libraries, python=_open_python())
+
+
+def _copy(source: Path, folder: Path) -> Path:
+    folder.mkdir(exist_ok=True, mode=0o755)
+    target = folder / source.name
+    if source.is_dir():
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+    else:
+        shutil.copy(source, target)
+    return target
+
+
+def _open_python() -> PythonLayout:
+    """This Python, or the system's of the same version where this one stands in root's home."""
+    own = find_python_layout()
+    stdlib = Path(own.stdlib)
+    if os.geteuid() != 0 or all(each.stat().st_mode & 0o001 for each in (stdlib, *stdlib.parents)):
+        return own
+    executable, stdlib = Path(f"/usr/bin/python{own.version}"), Path(f"/usr/lib/python{own.version}")
+    if not (executable.exists() and (stdlib / "lib-dynload").exists()):
+        pytest.skip("must not run as root: this Python stands in a folder that no other user can get into")
+    return msgspec.structs.replace(own, executable=str(executable), stdlib=str(stdlib), hidden=())
+
+
 @pytest.fixture(params=RUNNERS)
 async def runner(
-    request: pytest.FixtureRequest, machine: MachineReport, groups: GroupsFound | None
+    request: pytest.FixtureRequest, machine: MachineReport, groups: GroupsFound | None, place: Place
 ) -> AsyncIterator[AnyRunner]:
+    if request.param == "process without namespaces":
+        async with ZygoteRunner(
+            main="runner_child:main", libraries=place.libraries, python=place.python, mode=Mode.FALLBACK
+        ) as confined:
+            yield confined
+        return
     if request.param.startswith("unconfined"):
         async with UnconfinedRunner(main="runner_child:main", groups=groups) as unconfined:
             yield unconfined
@@ -140,9 +203,9 @@ Start = Callable[..., Awaitable[Started]]
 
 
 @pytest.fixture
-def make_spec(tmp_path: Path, runner: AnyRunner, machine: MachineReport, encrypt: bool) -> MakeSpec:
+def make_spec(place: Place, runner: AnyRunner, encrypt: bool) -> MakeSpec:
     def make(instance: str = "parrot", *, limits: ResourceLimits | None = None, isolation: str = "") -> LaunchSpec:
-        folders = {name: tmp_path / instance / name for name in ("package", "data", "temp")}
+        folders = {name: place.folder / instance / name for name in ("package", "data", "temp")}
         for folder in folders.values():
             folder.mkdir(parents=True, exist_ok=True)
         request = PlanRequest(
@@ -153,16 +216,17 @@ def make_spec(tmp_path: Path, runner: AnyRunner, machine: MachineReport, encrypt
             package_dir=folders["package"],
             data_dir=folders["data"],
             temp_dir=folders["temp"],
-            library_dirs=(*core_libraries(), CHILD),
-            python=find_python_layout(),
+            library_dirs=place.libraries,
+            python=place.python,
             limits=limits or ResourceLimits(),
-            uid=61_000 + len(list(tmp_path.iterdir())) if detect_mode() is Mode.ROOT else None,
+            uid=61_000 + len(list(place.folder.iterdir())) if os.geteuid() == 0 else None,
+            allow_fallback=True,
         )
         return LaunchSpec(
             instance=InstanceId(instance),
             plugin="parrot",
             version="1.0.0",
-            plan=make_plan(request, machine),
+            plan=make_plan(request, place.machine),
             package_dir=folders["package"],
             data_dir=folders["data"],
             temp_dir=folders["temp"],
@@ -403,15 +467,16 @@ async def test_the_report_says_whether_the_wire_is_enciphered(start: Start, runn
     assert parrot.process.report.status("encryption") is expected
 
 
-async def test_the_report_says_what_holds(start: Start, runner: AnyRunner) -> None:
+async def test_the_report_says_what_holds(start: Start, runner: AnyRunner, place: Place) -> None:
     parrot = await start()
     report = parrot.process.report
     if runner.name == "unconfined":
         walls = [layer for layer in report.layers if layer.name != LayerName.CGROUP_LIMITS]
         assert {layer.status for layer in walls} == {LayerStatus.OFF}
     else:
-        floor = [name for name in STRICT_FLOOR if name != "own_uid" or detect_mode() is Mode.ROOT]
-        assert report.below(floor) == ()
+        fallback = place.machine.mode is Mode.FALLBACK
+        wanted = FALLBACK_FLOOR if fallback else STRICT_FLOOR
+        assert report.below(name for name in wanted if name != "own_uid" or os.geteuid() == 0) == ()
 
 
 def _close(process: Process) -> None:
