@@ -9,11 +9,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cardcage.audit import Action, AuditEvent
-from cardcage.audit.chain import parse
+from cardcage.audit.chain import RawLine, parse
 from cardcage.audit.file_sink import FileSink
 from cardcage.audit.segments import open_log
 from cardcage.audit.sink import LogLimits, MemorySink, Sink
-from cardcage.audit.verify import RawLine, verify_log
+from cardcage.audit.verify import verify_log
 
 Lines = Callable[[], list[bytes]]
 

@@ -262,3 +262,11 @@ def test_a_link_in_place_of_the_log_is_not_followed(folder: Path, tmp_path: Path
     with pytest.raises(OSError, match="symbolic links"):
         sink_in(folder).append([event("1")])
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_public_key_that_was_lost_is_written_again(folder: Path) -> None:
+    sink_in(folder).append([event("1")])
+    before = (folder / "key.pub.pem").read_bytes()
+    (folder / "key.pub.pem").unlink()
+    sink_in(folder).append([event("2")])
+    assert (folder / "key.pub.pem").read_bytes() == before

@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cardcage.audit.chain import encode, parse
-from cardcage.audit.verify import FAULTS_MAX, LogReport, RawLine, verify_log
+from cardcage.audit.chain import RawLine, encode, parse
+from cardcage.audit.verify import FAULTS_MAX, LogReport, verify_log
 
 MakeLog = Callable[..., list[bytes]]
 

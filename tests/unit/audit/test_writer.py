@@ -266,3 +266,14 @@ def test_any_number_of_threads_may_record(sink: Gate, writer: AuditWriter) -> No
         thread.join(30)
     writer.close()
     assert len(sink.entries(Action.CAPABILITY_REFUSED)) == 1200
+
+
+def test_what_signs_is_not_loaded_before_there_is_something_to_sign(tmp_path: Path) -> None:
+    program = """
+        import sys, time
+        from pathlib import Path
+        from cardcage.audit.writer import open_auditor
+        open_auditor(Path(sys.argv[1]) / "audit", wall_s=time.time).close()
+        assert not [name for name in sys.modules if name.startswith("cryptography")]
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program), str(tmp_path)], check=True, timeout=60)

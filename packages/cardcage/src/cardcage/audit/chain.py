@@ -63,6 +63,15 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RawLine:
+    """A line as it stands in a file; `number` counts from 1 in each file."""
+
+    file: str
+    number: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
     """A line as it was read. `hash` is what it says, `computed` what its content amounts to."""
 

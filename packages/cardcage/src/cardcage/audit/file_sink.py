@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -19,10 +18,9 @@ from cardcage.audit.actions import Action
 from cardcage.audit.chain import Head, encode, entry_of
 from cardcage.audit.event import AuditEvent
 from cardcage.audit.keys import open_key, write_apart
-from cardcage.audit.segments import KEPT_NAME, locked, read_kept, segment_name, segment_numbers
+from cardcage.audit.segments import KEPT_NAME, locked, prepare_folder, read_kept, segment_name, segment_numbers
 from cardcage.audit.sink import LogLimits, opening
 from cardcage.audit.tail import Tail, read_first, read_tail
-from cardcage.foundation.errors import Misuse
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -195,21 +193,6 @@ class FileSink:
         self._put([AuditEvent(action=Action.AUDIT_TRIMMED, reason=reason, fields=fields)])
         self.sync()  # what tells of the removal is on the disk before the removal
         (self._folder / segment_name(number)).unlink()
-
-
-def prepare_folder(folder: Path) -> None:
-    """Make the folder where it is missing, for its owner alone. Raises `Misuse` where no log could be kept there."""
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        mode = stat.S_IMODE(folder.stat().st_mode)
-        usable = os.access(folder, os.W_OK | os.X_OK)
-    except OSError as error:
-        raise Misuse(f"no audit log can be kept in {folder}: {error.strerror}", code="audit_unusable") from error
-    if mode & 0o022 or not usable:
-        found = f"others may write to it (mode {mode:04o})" if usable else "it cannot be written to"
-        raise Misuse(
-            f"no audit log can be kept in {folder}: {found}", code="audit_unusable", hint=f"chmod 700 {folder}"
-        )
 
 
 def _torn(torn: bytes) -> AuditEvent:

@@ -24,7 +24,10 @@ def open_key(folder: Path) -> Ed25519PrivateKey:
     path = folder / PRIVATE_NAME
     if not path.exists():
         _make_key(folder)
-    return _read_private(path)
+    key = _read_private(path)
+    if not (folder / PUBLIC_NAME).exists():
+        write_apart(folder / PUBLIC_NAME, public_pem(key.public_key()).encode(), mode=0o644)
+    return key
 
 
 def read_public(path: Path) -> Ed25519PublicKey:

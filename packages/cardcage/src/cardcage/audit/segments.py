@@ -9,14 +9,14 @@ import contextlib
 import fcntl
 import os
 import re
+import stat
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from cardcage.audit.chain import LINE_BYTES_MAX, Line, parse
-from cardcage.audit.verify import RawLine
+from cardcage.audit.chain import LINE_BYTES_MAX, Line, RawLine, parse
 from cardcage.foundation.errors import Misuse
 
 LOCK_NAME: Final = "lock"
@@ -32,6 +32,21 @@ def segment_numbers(folder: Path) -> list[int]:
     """The numbers of the files that are there, in order."""
     matches = (_SEGMENT.fullmatch(name) for name in os.listdir(folder))
     return sorted(int(match[1]) for match in matches if match)
+
+
+def prepare_folder(folder: Path) -> None:
+    """Make the folder where it is missing, for its owner alone. Raises `Misuse` where no log could be kept there."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        mode = stat.S_IMODE(folder.stat().st_mode)
+        usable = os.access(folder, os.W_OK | os.X_OK)
+    except OSError as error:
+        raise Misuse(f"no audit log can be kept in {folder}: {error.strerror}", code="audit_unusable") from error
+    if mode & 0o022 or not usable:
+        found = f"others may write to it (mode {mode:04o})" if usable else "it cannot be written to"
+        raise Misuse(
+            f"no audit log can be kept in {folder}: {found}", code="audit_unusable", hint=f"chmod 700 {folder}"
+        )
 
 
 @contextmanager

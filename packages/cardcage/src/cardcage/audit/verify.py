@@ -12,7 +12,7 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from cardcage.audit.actions import Action
-from cardcage.audit.chain import Entry, Head, Line, is_action, parse
+from cardcage.audit.chain import Entry, Head, Line, RawLine, is_action, parse
 from cardcage.audit.checkpoint import checkpoint_fault, key_id, public_from_text, signed_by
 
 FAULTS_MAX: Final = 100
@@ -25,15 +25,6 @@ PLACES_MAX: Final = 10_000
 
 class _TooWrong(Exception):
     """What is read is no audit log."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RawLine:
-    """A line as it stands in a file; `number` counts from 1 in each file."""
-
-    file: str
-    number: int
-    data: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -199,10 +199,16 @@ class _Desk:
 
 def open_auditor(folder: Path, *, wall_s: Callable[[], float], limits: LogLimits | None = None) -> AuditWriter:
     """An auditor that writes to the log in `folder`. Raises `Misuse` where that could never be written."""
-    from cardcage.audit.file_sink import FileSink, prepare_folder
+    from cardcage.audit.segments import prepare_folder
 
     prepare_folder(folder)
-    return AuditWriter(lambda chosen: FileSink(folder, wall_s=wall_s, limits=chosen), wall_s=wall_s, limits=limits)
+
+    def open_sink(chosen: LogLimits) -> Sink:
+        from cardcage.audit.file_sink import FileSink  # the first event needs it, and many commands make none
+
+        return FileSink(folder, wall_s=wall_s, limits=chosen)
+
+    return AuditWriter(open_sink, wall_s=wall_s, limits=limits)
 
 
 def _stands_for(event: AuditEvent) -> int:

@@ -22,10 +22,10 @@ from cardcage.cli.text import console, facts, print_json, safe, write_line
 from cardcage.foundation.errors import Misuse
 
 if TYPE_CHECKING:
-    from cardcage.audit.chain import Line
+    from cardcage.audit.chain import Line, RawLine
     from cardcage.audit.segments import Snapshot
     from cardcage.audit.selection import Selection
-    from cardcage.audit.verify import LogReport, RawLine
+    from cardcage.audit.verify import LogReport
 
 _FOLLOW_INTERVAL_S: Final = 0.25
 _FIELDS_SHOWN_CHARS: Final = 300
