@@ -110,6 +110,10 @@ async def test_strict_asks_for_every_layer_that_this_machine_was_seen_to_enforce
         wanted = {"landlock_files", "landlock_network", "cgroup_limits"}
         assert set(plan.floor) & wanted == {name for name in wanted if seen.status(name) == "enforced"}
         assert plan.limits.memory_bytes == 256 * 2**20
+        await manager.start_plugin("plain")
+        report = manager.report("plain")
+        assert report is not None
+        assert report.below([*plan.floor, "encryption"]) == ()
 
 
 async def test_what_the_policy_says_is_recorded_and_so_is_what_it_warns_of(

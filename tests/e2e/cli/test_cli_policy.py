@@ -69,6 +69,10 @@ def test_a_policy_that_others_can_write_is_refused_with_how_to_mend_it(cli: Any,
     folder.chmod(0o1777)
     assert cli("policy", "check", inner).code == 0
     assert "is no file" in cli("policy", "check", folder).err
+    folder.chmod(0o777)
+    link = folder / "link.yaml"
+    link.symlink_to(write(tmp_path, "level: strict", "mine.yaml"))
+    assert cli("policy", "check", link, "--json").error["code"] == "policy_unsafe"
 
 
 def test_the_levels_are_shown_as_the_rules_they_stand_for(cli: Any) -> None:

@@ -18,6 +18,7 @@ from cardcage.contracts import ExtensionPoint, MethodSpec, extension_point_of, m
 from cardcage.foundation.errors import Misuse
 from cardcage.manager import PluginManager as AsyncPluginManager
 from cardcage.manager import PluginView, Problem
+from cardcage.policy import PolicyDecision
 from cardcage.runtime import LogLine
 from cardcage.sandbox.plan import SandboxPlan
 from cardcage.sandbox.report import EnforcementReport
@@ -157,6 +158,10 @@ class PluginManager:
     def logs(self, instance: str) -> list[LogLine]:
         """The last lines of an instance."""
         return self._run(lambda: self._manager.logs(instance))
+
+    def judge(self, instance: str) -> PolicyDecision:
+        """What the policy says of an instance, as it would be started now."""
+        return self._run(lambda: self._manager.judge(instance))
 
     def plan(self, instance: str) -> SandboxPlan:
         """The walls of an instance."""

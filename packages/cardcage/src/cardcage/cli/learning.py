@@ -14,7 +14,7 @@ import typer
 
 from cardcage.cli.exits import ExitCode
 from cardcage.cli.loop import run
-from cardcage.cli.options import Config, Json, StateDir, read_arguments, read_config, read_document_file
+from cardcage.cli.options import Config, Json, StateDir, Timeout, read_arguments, read_config, read_document_file
 from cardcage.cli.text import console, print_json, safe, write_line
 from cardcage.foundation.errors import Fault, InvalidDocument, Misuse
 
@@ -85,6 +85,7 @@ def learn(
         ),
     ] = False,
     runs_max: Annotated[int, typer.Option("--runs", metavar="N", min=2, max=1000, help="The most runs to make.")] = 60,
+    timeout: Timeout = None,
     write: Annotated[bool, typer.Option("--write", help="Write the block into the plugin's manifest.")] = False,
     state_dir: StateDir = None,
     as_json: Json = False,
@@ -108,6 +109,7 @@ def learn(
         config=read_config(config) or {},
         hosts=dict(map(_host, hosts or [])),
         secrets=tuple(secrets or ()),
+        timeout_s=timeout,
     )
     manifest, learned = run(_learn(name, lesson, bounds, state_dir))
     permissions = learned.permissions

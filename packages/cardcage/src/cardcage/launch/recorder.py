@@ -32,6 +32,8 @@ THINGS_MAX: Final = 5000
 _PATH_BYTES_MAX: Final = 4096
 _NAMES_MAX: Final = 4000
 _QUESTION_BYTES_MAX: Final = 512
+_RESOLVERS_MAX: Final = 32
+"""Connections to the resolver at once, each with a thread of its own."""
 _AT_FDCWD: Final = -100
 _ADDRESS_BYTES_MAX: Final = 128
 _RESOLVER_PORT: Final = 53
@@ -76,7 +78,7 @@ class Recorder:
         self._programs: frozenset[str] = frozenset()
         self._names: dict[str, str] = {}
         self._stop_read, self._stop_write = os.pipe2(os.O_CLOEXEC)
-        self._resolvers: list[threading.Thread] = []
+        self._resolvers = threading.BoundedSemaphore(_RESOLVERS_MAX)
         self._thread = threading.Thread(target=self._serve, name="cardcage-recorder", daemon=True)
 
     def start(self, programs: Collection[str]) -> None:
@@ -122,6 +124,8 @@ class Recorder:
         """Note the call, and say what becomes of it; None where that was said already."""
         if asked.name in CONNECTIONS:
             return self._decide_connection(asked, reader)
+        if asked.name in PROGRAMS:
+            return self._decide_program(asked, reader)
         try:
             if asked.name in OPENS:
                 self._note_open(asked, reader)
@@ -129,8 +133,6 @@ class Recorder:
                 self._note(Deed.LOOK, self._path_of(asked, reader, at=asked.name in _LOOKS_AT))
             elif asked.name in CHANGES:
                 self._note_change(asked, reader)
-            elif asked.name in PROGRAMS:
-                return self._decide_program(asked, reader)
         except (OSError, ValueError):
             pass  # a path that cannot be read is none that could be granted; the kernel judges the call itself
         return notify.PROCEED
@@ -160,7 +162,11 @@ class Recorder:
             self._note(deed, self._absolute(asked, self._text(asked, reader, asked.arguments[place]), folder))
 
     def _decide_program(self, asked: notify.Notification, reader: notify.Reader) -> notify.Answer:
-        path = self._path_of(asked, reader, at=asked.name == "execveat")
+        # The real filter lets these calls through, so that they are heard of: none goes on but to what was granted.
+        try:
+            path = self._path_of(asked, reader, at=asked.name == "execveat")
+        except (OSError, ValueError):
+            return notify.Fail(errno.EACCES)
         if path in self._programs or "*" in self._programs:
             return notify.PROCEED
         self._note(Deed.RUN, path)
@@ -212,12 +218,22 @@ class Recorder:
         return notify.Fail(errno.ECONNREFUSED)
 
     def _give_resolver(self, asked: notify.Notification) -> None:
-        theirs, ours = _connected_pair()
+        if not self._resolvers.acquire(blocking=False):
+            self._listener.answer(asked, notify.Fail(errno.EAGAIN))
+            return
+        theirs, ours = self._resolver_pair()
         thread = threading.Thread(target=self._resolve, args=(ours,), name="cardcage-names", daemon=True)
         thread.start()
         with theirs:
             place = asked.arguments[0] & 0xFFFFFFFF
             self._listener.answer(asked, notify.Give(theirs.fileno(), place, close_on_exec=True))
+
+    def _resolver_pair(self) -> tuple[socket.socket, socket.socket]:
+        try:
+            return _connected_pair()
+        except OSError:
+            self._resolvers.release()
+            raise
 
     def _resolve(self, connection: socket.socket) -> None:
         """Answer questions for names over one connection: an address of our own for each."""
@@ -233,6 +249,8 @@ class Recorder:
                     connection.sendall(len(answer).to_bytes(2, "big") + answer)
             except OSError:
                 return
+            finally:
+                self._resolvers.release()
 
     def _answer_name(self, question: bytes) -> bytes:
         name, end = _name_in(question)

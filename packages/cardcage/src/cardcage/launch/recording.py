@@ -75,7 +75,10 @@ class RecordingRunner:
 
 
 def recorded(plan: SandboxPlan) -> SandboxPlan:
-    """The plan with a recording: programs and names get as far as to be heard of, and no farther."""
+    """The plan with a recording: programs and names get as far as to be heard of, and no farther.
+
+    The filter has to let the starting of programs through for that; the recorder refuses what was not granted.
+    """
     mounts = tuple(
         msgspec.structs.replace(mount, content=_FILES[mount.target])
         if mount.kind == "file" and mount.target in _FILES

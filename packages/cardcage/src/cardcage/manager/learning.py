@@ -26,6 +26,7 @@ from cardcage.manifest import Manifest, Runtime
 from cardcage.manifest.rewrite import with_entry_point, with_permissions
 from cardcage.permissions import Permission
 from cardcage.policy import Level, Policy
+from cardcage.runtime import RuntimePolicy
 from cardcage.sandbox.python_layout import find_python_layout
 from cardcage.trust import VerifiedRelease, verify
 
@@ -74,6 +75,8 @@ class Lesson:
     """Names that lead to an address of the operator's choice, such as that of a stand-in on this machine."""
     secrets: tuple[str, ...] = ()
     """Secrets that may be handed to it, each the value of the environment variable of that name."""
+    timeout_s: float | None = None
+    """The longest that one step of the plugin may take; None leaves the usual deadlines."""
     packs: Sequence[Pack] | None = None
     prepare: Callable[[PluginManager], None] | None = None
     """Called with each manager before it is opened: to register services."""
@@ -118,6 +121,12 @@ def _tests_run(answer: Any) -> _TestsRun:
         return msgspec.convert(answer, _TestsRun)
     except msgspec.ValidationError as error:
         return _TestsRun(ran=1, problems=[f"the tests told nothing that makes sense: {error}"])
+
+
+def _deadlines(timeout_s: float | None) -> RuntimePolicy:
+    if timeout_s is None:
+        return RuntimePolicy()
+    return RuntimePolicy(call_timeout_s=timeout_s, start_timeout_s=timeout_s)
 
 
 class HostTree:
@@ -225,6 +234,7 @@ class _Trial:
             grants={name: [str(permission) for permission in granted]},
             packs=self._lesson.packs,
             policy=Policy(level=Level.STANDARD),
+            deadlines=_deadlines(self._lesson.timeout_s),
             audit=auditor,
             auto_start=False,
         )

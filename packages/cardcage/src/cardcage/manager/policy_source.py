@@ -19,6 +19,9 @@ ENVIRONMENT_VARIABLE: Final = "CARDCAGE_ENVIRONMENT"
 FILE_NAME: Final = "policy.yaml"
 """What is looked for in the state folder where nothing names a policy."""
 
+_LINKS_MAX: Final = 40
+"""The kernel follows no more in a row."""
+
 Origin = Literal["argument", "configuration", "environment", "state folder", "default"]
 _Signature = tuple[int, ...]
 
@@ -163,8 +166,15 @@ def _check_owner(path: Path, found: os.stat_result) -> None:
 
 
 def _folders_above(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """Every folder on the way to the file itself, links resolved: whoever can write one can put another file there."""
-    for folder in path.resolve().parents:
+    """Every folder on the way to the file, and on the way of each link: whoever can write one can lead elsewhere."""
+    folders: dict[Path, None] = {}
+    for _ in range(_LINKS_MAX):
+        folders.update(dict.fromkeys(path.parents))
+        if not path.is_symlink():
+            break
+        path = path.parent / path.readlink()
+    folders.update(dict.fromkeys(path.resolve().parents))
+    for folder in folders:
         yield folder, folder.stat()
 
 
