@@ -16,8 +16,8 @@ from cardcage.audit import Auditor
 from cardcage.broker import Event, HookOutcome, Outcome
 from cardcage.contracts import ExtensionPoint, MethodSpec, extension_point_of, make_proxy
 from cardcage.foundation.errors import Misuse
+from cardcage.manager import InstanceUsage, PluginView, Problem
 from cardcage.manager import PluginManager as AsyncPluginManager
-from cardcage.manager import PluginView, Problem
 from cardcage.policy import PolicyDecision
 from cardcage.runtime import LogLine
 from cardcage.sandbox.plan import SandboxPlan
@@ -170,6 +170,14 @@ class PluginManager:
     def report(self, instance: str) -> EnforcementReport | None:
         """Which walls really stand."""
         return self._run(lambda: self._manager.report(instance))
+
+    def usage(self, instance: str) -> InstanceUsage:
+        """What a running instance uses and has run into."""
+        return self._run(lambda: self._manager.usage(instance))
+
+    def usage_all(self) -> dict[str, InstanceUsage]:
+        """The same of every instance that runs."""
+        return self._run(self._manager.usage_all)
 
     # calls, hooks, events -----------------------------------------------------------------------------------------
 
