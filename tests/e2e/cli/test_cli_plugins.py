@@ -218,6 +218,22 @@ def test_a_package_that_was_changed_does_not_start(cli: Any, greeter: Path) -> N
     assert cli("plugin", "call", "greeter", "greet", "Ada").code == 0
 
 
+def test_an_older_release_is_refused_until_the_operator_says_otherwise(cli: Any) -> None:
+    package: Path = cli.plugin("polite", "class Main:\n    pass\n")
+    manifest = package / "plugin.yaml"
+    text = manifest.read_text()
+    assert "version: 1.2.3" in text
+    manifest.write_text(text.replace("1.2.3", "1.3.0"))
+    assert cli("plugins", "register", package).code == 0
+    manifest.write_text(text)
+    refused = cli("plugins", "register", package)
+    assert refused.code == 3
+    assert 'plugin "polite" 1.2.3 was not registered: 1.3.0 is, and this is older' in refused.err
+    assert "--allow-older" in refused.err
+    assert cli("plugins", "register", package, "--allow-older").code == 0
+    assert cli("plugin", "info", "polite", "--json").json["version"] == "1.2.3"
+
+
 def test_removing_forgets_the_plugin_and_keeps_its_data(cli: Any, greeter: Path) -> None:
     cli("plugin", "start", "greeter")
     ran = cli("plugin", "remove", "greeter", "--json").json

@@ -115,6 +115,9 @@ class Arena:
         self.bare = await self._stack.enter_async_context(bare)
         await self.walled.start_plugin(NEIGHBOUR)
         await self.walled.call(NEIGHBOUR, "keep", self.planted.secret)
+        kept = self.data_dir(NEIGHBOUR) / "secret.txt"
+        if not kept.exists():
+            kept.write_text(self.planted.secret)  # a machine keeps its data in a disk of its own: the control needs it
 
     def manager(self, name: str, *, isolation: str | None = None, **more: Any) -> PluginManager:
         """A manager over the arena's plugins with a state folder of its own."""
