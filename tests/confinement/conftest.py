@@ -221,8 +221,8 @@ def enter(loop: Loop, zygote: WalledRunner, make_spec: MakeSpec) -> Iterator[Ent
 
 
 @pytest.fixture(scope="session")
-def walled(planted: SimpleNamespace, enter: Enter) -> Prober:
-    """A walled process without a single grant, started after everything was planted."""
+def walled(enter: Enter) -> Prober:
+    """A walled process without a single grant."""
     return enter()
 
 

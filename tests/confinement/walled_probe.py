@@ -117,20 +117,6 @@ def fill(path: str, size: int) -> str:
 
 
 @probe
-def make_files(folder: str, count: int) -> str:
-    made: list[str] = []
-    try:
-        for number in range(count):
-            made.append(f"{folder}/{number}")
-            os.close(os.open(made[-1], os.O_CREAT | os.O_WRONLY, 0o600))
-    finally:
-        for path in made:
-            if os.path.exists(path):
-                os.unlink(path)
-    return "made"
-
-
-@probe
 def make_setuid_file(path: str) -> str:
     with open(path, "w", encoding="utf-8"):
         pass
@@ -196,20 +182,6 @@ def watch(path: str) -> str:
 @probe
 def own_environment() -> str:
     return json.dumps(dict(os.environ))
-
-
-@probe
-def every_environment() -> str:
-    """All environments that /proc shows."""
-    seen: list[str] = []
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                with open(f"/proc/{name}/environ", "rb") as file:
-                    seen.append(file.read().decode(errors="replace"))
-            except OSError:
-                continue
-    return "\n".join(seen)
 
 
 @probe
@@ -314,12 +286,6 @@ def become_root() -> str:
 
 
 @probe
-def drop_groups() -> str:
-    os.setgroups([])
-    return "dropped"
-
-
-@probe
 def capabilities() -> str:
     with open("/proc/self/status", encoding="ascii") as file:
         return " ".join(line.split()[1] for line in file if line.startswith("Cap"))
@@ -407,11 +373,6 @@ def namespaces() -> dict[str, str]:
     return {name: os.readlink(f"/proc/self/ns/{name}") for name in sorted(os.listdir("/proc/self/ns"))}
 
 
-@probe
-def interfaces() -> list[str]:
-    return [name for _, name in socket.if_nameindex()]
-
-
 # system calls ---------------------------------------------------------------------------------------------------------
 
 
@@ -470,22 +431,6 @@ def ordinary_requests() -> str:
         fcntl.ioctl(sock, termios.FIONREAD, bytes(4))
         fcntl.fcntl(sock, fcntl.F_GETFL)
         return str(null.isatty())
-
-
-@probe
-def type_into_terminal() -> str:
-    """TIOCSTI into a terminal of its own: what refuses it must not be that there is none."""
-    import fcntl
-
-    fcntl.ioctl(0, 0x5412, b"x")
-    return "typed"
-
-
-@probe
-def enter_namespace() -> str:
-    """setns with a descriptor that is no namespace: the filter speaks before the kernel looks at it."""
-    system_call(308 if _X86_64 else 268, 0, 0)
-    return "entered"
 
 
 @probe
@@ -551,25 +496,6 @@ ENDINGS: dict[str, Callable[[], object]] = {"call_x32_here": call_x32, "spin_her
 
 
 # limits ---------------------------------------------------------------------------------------------------------------
-
-
-@probe
-def core_limit() -> list[int]:
-    return list(resource.getrlimit(resource.RLIMIT_CORE))
-
-
-@probe
-def raise_limit() -> str:
-    resource.setrlimit(resource.RLIMIT_NOFILE, (512, 512))
-    return "raised"
-
-
-@probe
-def open_without_end() -> str:
-    held: list[int] = []
-    while len(held) < 100_000:
-        held.append(os.open("/dev/null", os.O_RDONLY))
-    return "opened"
 
 
 @probe

@@ -169,6 +169,7 @@ KERNEL: Final = (
             ),
             prober("call", max(_NUMBERS.values()) + 100, stopped_by=_NOT_KNOWN, control=_NONE),
             *call("personality", 0x0040000),
+            *call("landlock_create_ruleset", 0, 0, 9999),
         ),
     ),
     Behaviour(
