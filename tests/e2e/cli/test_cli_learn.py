@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +88,42 @@ def test_the_block_is_written_into_the_manifest_and_the_plugin_runs_with_exactly
     assert cli(*call, "--grant", f"read:{bill}").out == "3\n"
     events = [json.loads(line) for line in cli("audit", "tail", "--json").out.splitlines()]
     assert [event["plugin"] for event in events if event["action"] == "instance.learning"] == ["reader"]
+
+
+def test_a_capability_and_a_name_are_learnt_from_the_command_line(cli: Any) -> None:
+    code = """
+import socket
+from cardcage_sdk import Plugin
+
+class Main(Plugin):
+    def keep(self, host, port):
+        self.context.api_client.call("data_store.put", "last", port)
+        with socket.create_connection((host, port), timeout=5) as connection:
+            return connection.recv(10).decode()
+"""
+    package = cli.plugin("keeper", code)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        answering = threading.Thread(target=answer_all, args=(server,), daemon=True)
+        answering.start()
+        learn = ("plugin", "learn", package, "--run", f"keep api.test {port}", "--host", "api.test=127.0.0.1", "--json")
+        closed = cli(*learn)
+        found = cli(*learn, "--allow-network")
+        server.shutdown(socket.SHUT_RDWR)
+    assert (closed.code, closed.json["passed"]) == (1, False)
+    assert {"what": f"network:api.test:{port}", "reason": "connections are made only where that is allowed"} in (
+        closed.json["left_out"]
+    )
+    assert (found.code, found.json["grants"]) == (0, ["capability:DataStore", f"network:api.test:{port}"])
+
+
+def answer_all(server: socket.socket) -> None:
+    """Say hello to whoever connects, until the server is shut down."""
+    with contextlib.suppress(OSError):
+        while True:
+            connection, _ = server.accept()
+            with connection:
+                connection.sendall(b"hello")
 
 
 def test_what_is_asked_wrongly_is_told_in_a_sentence(cli: Any, reader: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from cardcage.audit import Action, MemoryAuditor
+from cardcage.broker.services import OBSERVE_PLUGINS
 from cardcage.contracts.pack import Pack
 from cardcage.foundation.errors import CardcageError, Misuse
 from cardcage.launch.recorder import Tried
@@ -123,6 +124,15 @@ def _tests_run(answer: Any) -> _TestsRun:
         return _TestsRun(ran=1, problems=[f"the tests told nothing that makes sense: {error}"])
 
 
+def _capabilities(manager: PluginManager, auditor: MemoryAuditor) -> tuple[str, ...]:
+    """The capabilities behind the services that were called, granted or not, and behind events that were withheld."""
+    calls = [*auditor.of(Action.CAPABILITY_REFUSED), *auditor.of(Action.CAPABILITY_CALLED)]
+    found = [manager.capability_of(str(event.fields.get("service"))) for event in calls]
+    if any("pattern" in event.fields for event in auditor.of(Action.EVENT_REFUSED)):
+        found.append(OBSERVE_PLUGINS)
+    return tuple(dict.fromkeys(name for name in found if name is not None))
+
+
 def _deadlines(timeout_s: float | None) -> RuntimePolicy:
     if timeout_s is None:
         return RuntimePolicy()
@@ -194,16 +204,11 @@ class _Trial:
             reason = error.message
         finally:
             await asyncio.to_thread(shutil.rmtree, package.parent, ignore_errors=True)
-        services = [str(event.fields.get("service")) for event in auditor.of(Action.CAPABILITY_REFUSED)]
-        wanted = [manager.capability_of(service) for service in services]
-        called = [
-            manager.capability_of(str(event.fields.get("service"))) for event in auditor.of(Action.CAPABILITY_CALLED)
-        ]
         return Outcome(
             passed=not reason,
             reason=reason,
             tried=tuple(dict.fromkeys(tried)),
-            capabilities=tuple(dict.fromkeys(name for name in (*wanted, *called) if name is not None)),
+            capabilities=_capabilities(manager, auditor),
             secrets=self._lesson.secrets,  # nobody sees which of them the plugin's code looks up
         )
 
