@@ -31,7 +31,7 @@ from cardcage.sandbox.python_layout import core_libraries, find_python_layout
 CLIENT = ("egress_client", Path(__file__).parent / "egress_client.py")
 LIBRARIES = (*core_libraries(), CLIENT)
 ROUNDS = 5
-CONNECTIONS = 200
+CONNECTIONS = 100  # below the pace that one instance is held to
 STREAM_BYTES = 512 << 20
 _BENCH_UID = 65_531
 

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from cardcage.egress import EgressEvent, EgressRules, Gateway, Relay, Verdict
+from cardcage.egress.relay import CONNECTIONS_PER_S
 from cardcage.permissions.credentials import Credential, parse_credentials
 from cardcage.permissions.network import parse_endpoint
 from cardcage.sandbox.network import Listener
@@ -273,3 +274,14 @@ async def test_what_breaks_off_inside_breaks_off_outside_and_does_not_look_whole
             while not upstream.resets:
                 await asyncio.sleep(0)
         assert upstream.requests == []
+
+
+async def test_a_flood_of_connections_is_taken_at_a_pace(folder: Path) -> None:
+    async with relayed(folder, credential=False) as (_, port, relay, _):
+        loop = asyncio.get_running_loop()
+        began_s, count = loop.time(), 300
+        for _ in range(count // 30):
+            await asyncio.gather(*(say(port, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n") for _ in range(30)))
+        # A quarter of a second's worth may come at once; a slow machine only takes longer.
+        assert loop.time() - began_s >= (count - 30 - CONNECTIONS_PER_S / 4) / CONNECTIONS_PER_S * 0.95
+        assert next(iter(relay.counts())).connections == count
