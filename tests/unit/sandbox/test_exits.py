@@ -39,3 +39,9 @@ def test_an_exit_has_a_code_or_a_signal_and_never_both(status: int) -> None:
     ended = classify(status)
     assert (ended.code is None) is not (ended.signal is None)
     assert ended.detail
+
+
+def test_a_plugin_that_fails_after_it_lost_a_process_for_memory_says_so_and_was_not_out_of_memory_itself() -> None:
+    ended = classify(LEFT_1, Evidence(out_of_memory=True))
+    assert ended.reason is ExitReason.CRASHED
+    assert "another of its processes for memory" in ended.detail

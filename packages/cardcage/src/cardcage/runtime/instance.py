@@ -35,10 +35,6 @@ from cardcage.trust import confirm_digest
 HANG_UP_S: Final = 1.0
 """How long a process may take to end once its connection is lost; one that crashed has ended already."""
 
-
-_LIMITS: Final = frozenset(
-    (ExitReason.OUT_OF_MEMORY, ExitReason.CPU_LIMIT, ExitReason.PROCESS_LIMIT, ExitReason.DISK_LIMIT)
-)
 _EGRESS_ACTS: Final = {
     Verdict.CONNECTED: Act.EGRESS_CONNECTED,
     Verdict.REFUSED: Act.EGRESS_REFUSED,
@@ -529,8 +525,9 @@ class Instance:
     def _note_crashed(self, live: Live, exit_: Exit, error: CardcageError) -> None:
         if error.code == "protocol_error":
             self.trail.note(Act.MESSAGE_REFUSED, "it broke the protocol", allowed=False, code=error.code)
-        if exit_.reason in _LIMITS:
-            self.trail.note(Act.LIMIT_HIT, exit_.detail, allowed=False, limit=exit_.reason.value)
+        limit = limit_of(exit_, self.blueprint.spec.plan.limits)
+        if limit is not None:
+            self.trail.note(Act.LIMIT_HIT, exit_.detail, allowed=False, limit=limit["name"], limit_value=limit["value"])
         if exit_.reason is ExitReason.SYSTEM_CALL:
             self.trail.note(Act.SYSTEM_CALL_REFUSED, exit_.detail, allowed=False)
         words = live.killed_for or f"its process ended without being asked to: {exit_.detail}"
@@ -539,7 +536,6 @@ class Instance:
             fields["exit_code"] = exit_.code
         if exit_.signal is not None:
             fields["signal"] = exit_.signal
-        limit = limit_of(exit_, self.blueprint.spec.plan.limits)
         if limit is not None:
             fields["limit"], fields["limit_value"] = limit["name"], limit["value"]
         self.trail.note(Act.INSTANCE_CRASHED, words, **fields)
