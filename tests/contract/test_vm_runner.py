@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pickle
 import signal
 import socket
 import struct
+import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -325,3 +327,56 @@ async def test_a_cancelled_start_leaves_no_machine(runner: VmRunner, make_spec: 
     with pytest.raises(asyncio.CancelledError):
         await starting
     assert runner.running == 0
+
+
+HOST = """
+import asyncio, pickle, sys
+from pathlib import Path
+from cardcage.launch.link import Links
+from cardcage.launch.vm.runner import VmRunner
+from cardcage.trust.authority import Authority
+
+async def main(spec, boot_dir, keys_dir):
+    links = Links(Authority.open(keys_dir))
+    async with VmRunner(links=lambda: links, cache_dir=boot_dir) as vms:
+        starting = asyncio.create_task(vms.start(spec))
+        while not vms.running and not starting.done():
+            await asyncio.sleep(0.01)
+        print("booting", flush=True)
+        await starting
+
+asyncio.run(main(*pickle.load(sys.stdin.buffer)))
+"""
+
+
+async def test_a_host_that_is_killed_takes_its_machines_along(
+    machine: MachineReport, boot_dir: Path, tmp_path: Path, make_spec: MakeSpec
+) -> None:
+    host = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", HOST, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    assert host.stdin is not None
+    assert host.stdout is not None
+    host.stdin.write(pickle.dumps((make_spec(), boot_dir, tmp_path)))
+    host.stdin.close()
+    async with asyncio.timeout(TIMEOUT_S):
+        assert await host.stdout.readline() == b"booting\n"
+        machines = _descendants(host.pid)
+        assert machines, "its fork server and what came of that"
+        host.kill()
+        await host.wait()
+        while any(_is_alive(pid) for pid in machines):
+            await asyncio.sleep(0.01)
+
+
+def _descendants(pid: int) -> set[int]:
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    children = [int(child) for thread in threads for child in (thread / "children").read_text().split()]
+    return set(children).union(*map(_descendants, children))
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

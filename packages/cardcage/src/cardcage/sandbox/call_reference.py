@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable, Iterator
-from typing import get_args
+from typing import Final
 
 from cardcage.sandbox.profile import Profile, ProfileName, profile
 from cardcage.sandbox.syscalls import NUMBERS
+
+_SHOWN: Final[tuple[ProfileName, ...]] = ("plugin", "fallback", "fallback-shared")
+"""The filters around plugins. What stands around QEMU is told where machines are."""
 
 _HEAD = """# System calls
 
@@ -38,7 +41,7 @@ an ordinary user, and the plugin shares its uid, it is stricter again.
 
 def _rows_without_namespaces() -> Iterator[str]:
     """What differs from the filter behind full walls, call by call."""
-    full, own, shared = (profile(execute=False, machine="x86_64", name=name) for name in get_args(ProfileName))
+    full, own, shared = (profile(execute=False, machine="x86_64", name=name) for name in _SHOWN)
     for name in own.notified:
         yield f"| `{name}` | a supervisor decides | always |"
     for words, less, where in ((own, full, "always"), (shared, own, "the host's own uid")):

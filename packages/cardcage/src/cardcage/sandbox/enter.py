@@ -258,9 +258,10 @@ class Walls:
             self.recorder = recording.install()
 
     def _filter_system_calls(self) -> None:
-        seccomp.install(seccomp.assemble(execute=self._plan.system_calls.execute))
+        wanted = self._plan.system_calls
+        seccomp.install(seccomp.assemble(execute=wanted.execute, name=wanted.profile))
         on = prctl(_PR_GET_SECCOMP) == 2
-        profile = f"profile {self._plan.system_calls.profile}"
+        profile = f"profile {wanted.profile}"
         self._say("system_call_filter", "enforced" if on else "unavailable", profile)
 
     def _check_floor(self) -> None:

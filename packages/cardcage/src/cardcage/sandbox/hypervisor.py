@@ -60,6 +60,8 @@ class Hypervisor:
     kvm: bool
     kvm_detail: str
     """Why there is no KVM, where there is none."""
+    kvm_group: int | None = None
+    """The group that may open /dev/kvm, where not everybody may."""
 
     @property
     def accelerator(self) -> str:
@@ -119,6 +121,7 @@ def find_hypervisor() -> Hypervisor:
         kernel=kernel,
         kvm=not why,
         kvm_detail=why,
+        kvm_group=None if why else _kvm_group(),
     )
 
 
@@ -203,6 +206,11 @@ def _run_apart(script: ModuleType) -> subprocess.CompletedProcess[bytes] | None:
         return subprocess.run(command, capture_output=True, timeout=_PROBE_TIMEOUT_S, check=False, env={})  # noqa: S603
     except subprocess.TimeoutExpired:
         return None
+
+
+def _kvm_group() -> int | None:
+    found = os.stat("/dev/kvm")
+    return None if found.st_mode & 0o006 == 0o006 else found.st_gid
 
 
 def _processor_offers_it() -> bool:

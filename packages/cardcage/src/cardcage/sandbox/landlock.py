@@ -91,7 +91,9 @@ def restrict(rules: LandlockRules, version: int) -> None:
 
 def _rights_of_paths(rules: LandlockRules) -> dict[str, int]:
     rights: dict[str, int] = {}
-    for paths, more in ((rules.read, _READ), (rules.write, _WRITE), (rules.execute, _EXECUTE | _READ)):
+    device = _READ_FILE | _WRITE_FILE | _IOCTL_DEV
+    kinds = ((rules.read, _READ), (rules.write, _WRITE), (rules.execute, _EXECUTE | _READ), (rules.devices, device))
+    for paths, more in kinds:
         for path in paths:
             rights[path] = rights.get(path, 0) | more
     return rights

@@ -141,6 +141,8 @@ class LandlockRules(msgspec.Struct, frozen=True, kw_only=True):
     read: tuple[str, ...] = ()
     write: tuple[str, ...] = ()
     execute: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
+    """Device nodes whose own requests (`ioctl`) may be made."""
     connect_ports: tuple[int, ...] = ()
     bind_ports: tuple[int, ...] = ()
 

@@ -229,9 +229,12 @@ _CONDITIONAL: Final[dict[str, tuple[Condition, ...]]] = {
 """Allowed but for these arguments."""
 
 
-ProfileName = Literal["plugin", "fallback", "fallback-shared"]
+ProfileName = Literal["plugin", "fallback", "fallback-shared", "hypervisor"]
 """`plugin` stands behind namespaces of its own. `fallback` is for a process that has none, but a uid of its own;
-`fallback-shared` for one that shares its uid with the host, whose files and processes are its own to the kernel."""
+`fallback-shared` for one that shares its uid with the host, whose files and processes are its own to the kernel.
+`hypervisor` is `plugin` with the requests of /dev/kvm, for QEMU where it uses that."""
+
+BEHIND_NAMESPACES: Final = ("plugin", "hypervisor")
 
 NOTIFIED: Final = ("connect", "fork", "vfork", "clone")
 """What a supervisor decides call by call where there are no namespaces: where to connect, and how many processes."""
@@ -316,7 +319,9 @@ def profile(*, execute: bool, machine: str = MACHINE, name: ProfileName = "plugi
     known = NUMBERS[machine]
     refused = _refusals(name, execute=execute, signals=signals)
     gone = {call for calls in refused.values() for call in calls}
-    conditional = _CONDITIONAL if name == "plugin" else {**_CONDITIONAL, **_STRICTER_WITHOUT_NAMESPACES}
+    conditional = _CONDITIONAL if name in BEHIND_NAMESPACES else {**_CONDITIONAL, **_STRICTER_WITHOUT_NAMESPACES}
+    if name == "hypervisor":
+        conditional = {**_CONDITIONAL, "ioctl": _CONDITIONAL["ioctl"][:1]}
     if name == "fallback-shared":
         unsupported = (Refusal(0, "attributes of files, which Landlock does not hear of", errno.EOPNOTSUPP),)
         conditional = {**conditional, **dict.fromkeys(_ATTRIBUTES.split(), unsupported)}
@@ -326,13 +331,13 @@ def profile(*, execute: bool, machine: str = MACHINE, name: ProfileName = "plugi
         conditional={one: found for one, found in conditional.items() if one in known and one not in gone},
         absent={one: why for one, why in _ABSENT.items() if one in known},
         refused={why: kept for why, calls in refused.items() if (kept := tuple(one for one in calls if one in known))},
-        notified=() if name == "plugin" else tuple(one for one in NOTIFIED if one in known),
+        notified=() if name in BEHIND_NAMESPACES else tuple(one for one in NOTIFIED if one in known),
     )
 
 
 def _refusals(name: ProfileName, *, execute: bool, signals: bool) -> dict[str, tuple[str, ...]]:
     reasons = dict(_REFUSED)
-    if name != "plugin":
+    if name not in BEHIND_NAMESPACES:
         reasons |= _WITHOUT_NAMESPACES
     if name == "fallback-shared":
         reasons |= _WITHOUT_OWN_UID

@@ -190,10 +190,19 @@ def hypervisor_plan(plan: SandboxPlan, hypervisor: Hypervisor, *, initrd: str, s
             read=("/usr", "/lib", "/lib64", "/etc", "/proc", "/dev", "/boot", TEMP_DIR),
             write=(TEMP_DIR, "/dev"),
             execute=(*loaders, qemu),
+            devices=("/dev/kvm",) if hypervisor.kvm else (),
         ),
-        system_calls=SystemCalls(execute=True),
+        identity=_identity(plan.identity, hypervisor),
+        system_calls=SystemCalls(execute=True, profile="hypervisor" if hypervisor.kvm else "plugin"),
         limits=ResourceLimits(memory_bytes=size.host_bytes, cpu_cores=plan.limits.cpu_cores, processes=PROCESSES),
     )
+
+
+def _identity(own: Identity, hypervisor: Hypervisor) -> Identity:
+    """Who QEMU is: the instance's own uid, and where it needs /dev/kvm the group whose members may open that."""
+    if own.outside_uid is None or hypervisor.kvm_group is None:
+        return own
+    return msgspec.structs.replace(own, outside_gid=hypervisor.kvm_group)
 
 
 def qemu_arguments(
