@@ -5,6 +5,7 @@ What this wall leaves open is tried too, at the end, so that docs/reference/fall
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import socket
@@ -13,9 +14,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 from cardcage.foundation.errors import Refused
+from cardcage.sandbox.mode import namespaces_at_hand
 from cardcage.sandbox.plan import FALLBACK_FLOOR, ResourceLimits, make_plan
 from cardcage.sandbox.profile import profile
 from cardcage.sandbox.report import LayerStatus, MachineReport
@@ -203,6 +206,27 @@ def test_the_floor_is_enforced_and_what_is_missing_is_named(confined: Any, witho
         layer = next(layer for layer in report.layers if layer.name == name)
         assert layer.status is LayerStatus.UNAVAILABLE
         assert layer.detail
+
+
+def test_root_adds_the_namespaces_that_need_no_user_namespace(
+    loop: Any, fallback_runner: Any, make_fallback_spec: Any, prober_of: Any, planted: SimpleNamespace
+) -> None:
+    at_hand = namespaces_at_hand()
+    if at_hand != ("network", "ipc", "uts"):
+        pytest.skip("must run as root: an ordinary user can make no namespace without a user namespace")
+    spec = make_fallback_spec(f"network:127.0.0.1:{planted.tcp4}")
+    plan = msgspec.structs.replace(spec.plan, namespaces=at_hand)
+    process = loop.run(fallback_runner.start(dataclasses.replace(spec, plan=plan)))
+    plugin = prober_of(fallback_runner, process)
+    try:
+        layers = ("network_namespace", "ipc_namespace", "uts_namespace")
+        assert {process.report.status(name) for name in layers} == {LayerStatus.ENFORCED}
+        assert plugin.attempt("identity")["value"]["host"] == "plugin"
+        assert plugin.attempt("connect_tcp", socket.AF_INET, "127.0.0.1", planted.tcp4) == {"value": "connected"}
+        assert plugin.attempt("connect_tcp", socket.AF_INET, "127.0.0.1", planted.tcp4 + 1) == {"error": "ENETUNREACH"}
+    finally:
+        process.close_listeners()
+        plugin.close()
 
 
 def test_it_is_not_taken_unless_it_is_allowed(request_plan: Any, without_namespaces: MachineReport) -> None:

@@ -214,7 +214,7 @@ def keep(
     if refused_by_group is not None:
         report.send(_pack(("failed", layers, "control group", refused_by_group.errno or 0, str(refused_by_group))))
         os._exit(1)
-    confine.become_supervisor(plan.identity)
+    entered = confine.become_supervisor(plan)
     enter.die_with_parent()  # the change of uid has cleared it
     if is_orphaned():
         os._exit(1)
@@ -232,7 +232,7 @@ def keep(
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.close(wake)
         os.close(waker)
-        _wall_in(plan, around, theirs, layers)
+        _wall_in(plan, around, theirs, layers, entered)
         _find_things(plan)
         run_plugin()
     theirs.close()
@@ -266,11 +266,12 @@ def _wall_in(
     around: "Surroundings",
     supervisor: socket.socket,
     layers: "list[LayerRow]",
+    entered: "frozenset[str]",
 ) -> None:
     """Put up the wall, hand over the listener, and wait until somebody listens at it."""
     enter.die_with_parent()
     enter.show_to_own_uid()  # the supervisor reads this process's memory, which has its uid and not more rights
-    walls = confine.Confinement(plan, around, layers=layers)
+    walls = confine.Confinement(plan, around, layers=layers, entered=entered)
     try:
         walls.put_up()
     except enter.SetupError as error:

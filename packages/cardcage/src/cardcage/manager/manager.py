@@ -42,8 +42,7 @@ from cardcage.registry.resolve import dependents
 from cardcage.runtime import Instance, InstanceHealth, LogLine, RuntimePolicy, SystemClock
 from cardcage.runtime.warden import InstanceUsage
 from cardcage.sandbox import landlock
-from cardcage.sandbox.fallback import NO_NAMESPACES
-from cardcage.sandbox.mode import detect_mode, why_no_namespaces
+from cardcage.sandbox.mode import detect_mode, fallback_facts
 from cardcage.sandbox.plan import SandboxPlan
 from cardcage.sandbox.python_layout import find_python_layout
 from cardcage.sandbox.report import EnforcementReport, MachineReport, Mode
@@ -619,7 +618,7 @@ class _Open:
 def _this_machine() -> MachineReport:
     """What plans depend on. The layers are not tried here: each process reports the walls that it really has."""
     mode = detect_mode()
-    facts = {NO_NAMESPACES: why_no_namespaces()} if mode is Mode.FALLBACK else {}
+    facts = fallback_facts() if mode is Mode.FALLBACK else {}
     return MachineReport(
         system=platform.system(),
         kernel=platform.release(),

@@ -11,14 +11,17 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from cardcage.sandbox import capabilities, notify, seccomp
-from cardcage.sandbox.enter import SetupError, Walls, drop_to
+from cardcage.sandbox.enter import CLONE_FLAGS, SetupError, Walls, drop_to
 from cardcage.sandbox.syscalls import call
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container
 
     from cardcage.sandbox.enter import LayerRow, Surroundings
-    from cardcage.sandbox.plan import Identity, SandboxPlan
+    from cardcage.sandbox.plan import SandboxPlan
+
+_WITHOUT_OTHERS: Final = {"network": "net", "ipc": "ipc", "uts": "uts"}
+"""The namespaces that a supervisor with the right to it makes for its plugin, and how /proc calls them."""
 
 _NOT_HAD: Final = (
     ("user_namespace", "namespaces cannot be made here"),
@@ -37,9 +40,12 @@ _NOT_HAD: Final = (
 class Confinement(Walls):
     """The wall without namespaces going up around one process. `listener` is open once it stands."""
 
-    def __init__(self, plan: SandboxPlan, surroundings: Surroundings, *, layers: list[LayerRow]) -> None:
+    def __init__(
+        self, plan: SandboxPlan, surroundings: Surroundings, *, layers: list[LayerRow], entered: Container[str] = ()
+    ) -> None:
         super().__init__(plan, surroundings, layers=layers)
         self.listener = -1
+        self._entered = entered
 
     def steps(self) -> tuple[tuple[str, Callable[[], None]], ...]:
         """What is done, in order."""
@@ -58,7 +64,10 @@ class Confinement(Walls):
 
     def _say_what_is_missing(self) -> None:
         for name, why in _NOT_HAD:
-            self._say(name, "unavailable", why)
+            if name.removesuffix("_namespace") in self._entered:
+                self._say(name, "enforced")
+            else:
+                self._say(name, "unavailable", why)
 
     def _look_at_identity(self) -> None:
         """The supervisor has changed it already, for both: here it is looked at."""
@@ -104,15 +113,37 @@ class Confinement(Walls):
         self._say("egress", "enforced" if endpoints else "off", f"{endpoints} granted endpoints" if endpoints else "")
 
 
-def become_supervisor(identity: Identity) -> None:
+def become_supervisor(plan: SandboxPlan) -> frozenset[str]:
     """Take on the instance's uid and give up all rights, for the process that decides and for the plugin that it forks.
 
     It stays outside Landlock and the filter: it reads the plugin's memory and the list of its processes, and runs no
-    code of it. Its session is its own, so that no signal to a group and no `setpgid` leads to another instance.
+    code of it. Its session is its own, so that no signal to a group and no `setpgid` leads to another instance. Returns
+    the kinds of namespace that it is in and the host is not.
     """
     call("setsid")
+    entered = frozenset(name for name in plan.namespaces if _enter(name))
+    if "uts" in entered:
+        hostname = plan.hostname.encode()
+        call("sethostname", hostname, len(hostname))
     capabilities.no_new_privileges()
     if capabilities.effective() >> capabilities.CAP_SETPCAP & 1:
         capabilities.drop_bounding()
-    drop_to(identity)
+    drop_to(plan.identity)
     capabilities.clear()
+    return entered
+
+
+def _enter(name: str) -> bool:
+    """Whether the process is in a new namespace of that kind now."""
+    place = f"/proc/self/ns/{_WITHOUT_OTHERS[name]}"
+    try:
+        before = os.stat(place).st_ino
+        call("unshare", CLONE_FLAGS[name])
+        return os.stat(place).st_ino != before
+    except OSError:
+        return False
+
+
+def namespaces_at_hand() -> tuple[str, ...]:
+    """Those that can be made without a user namespace. To be called in a child, which is in them afterwards."""
+    return tuple(name for name in _WITHOUT_OTHERS if _enter(name))

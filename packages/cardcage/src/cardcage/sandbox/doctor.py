@@ -23,11 +23,10 @@ from cardcage.sandbox import landlock, seccomp, syscalls
 from cardcage.sandbox.control_groups import KEPT_MAX, ControlGroup
 from cardcage.sandbox.disk_use import disk_layer
 from cardcage.sandbox.enter import CLONE_FLAGS, LayerRow, SetupError, Surroundings, Walls, die_with_parent
-from cardcage.sandbox.fallback import NO_NAMESPACES
 from cardcage.sandbox.fallback_trial import try_confinement
 from cardcage.sandbox.group_search import TRIAL, find_groups
 from cardcage.sandbox.hypervisor import machine_layer
-from cardcage.sandbox.mode import detect_mode, why_no_fallback, why_no_namespaces
+from cardcage.sandbox.mode import detect_mode, fallback_facts, why_no_fallback, why_no_namespaces
 from cardcage.sandbox.mounts import try_id_mapped_mount
 from cardcage.sandbox.plan import PlanRequest, make_plan
 from cardcage.sandbox.python_layout import find_python_layout
@@ -73,7 +72,7 @@ def examine() -> MachineReport:
     if mode is Mode.NONE:
         return _report(mode, _all_unavailable(), facts)
     if mode is Mode.FALLBACK:
-        facts[NO_NAMESPACES] = why_no_namespaces()
+        facts |= fallback_facts()
     rows = _try_fallback(facts) if mode is Mode.FALLBACK else _try_walls(mode)
     layers = {name: _layer(name, status, detail) for name, status, detail in rows}
     for layer in (_cgroup_layer(facts), disk_layer(), _encryption_layer(), *_machine_layers(mode)):

@@ -35,6 +35,9 @@ SCOPES_ABI: Final = 6
 NO_NAMESPACES: Final = "no_namespaces"
 """The fact of a machine's report that says why namespaces cannot be had."""
 
+NAMESPACES_AT_HAND: Final = "namespaces_at_hand"
+"""The fact that names those which can be made all the same: by root, where user namespaces alone are forbidden."""
+
 _OF_ETC: Final = ("/etc/ld.so.cache", "/etc/localtime", "/etc/ssl/certs", "/etc/pki/tls/certs")
 
 
@@ -52,7 +55,7 @@ def without_namespaces(plan: SandboxPlan, request: PlanRequest, machine: Machine
         fallback=True,
         inside=inside,
         identity=Identity(outside_uid=request.uid, outside_gid=request.uid) if own_uid else Identity(),
-        namespaces=(),
+        namespaces=tuple(machine.facts.get(NAMESPACES_AT_HAND, ())),
         mounts=(),
         environment=_environment(plan, network, request, inside),
         network=network,

@@ -39,12 +39,12 @@ def try_confinement(plan: SandboxPlan) -> list[LayerRow]:
 
     To be called in a child, for it changes what the process is. Raises `SetupError` and `OSError`.
     """
-    confine.become_supervisor(plan.identity)
+    entered = confine.become_supervisor(plan)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     child = os.fork()
     if child == 0:
         ours.close()
-        _wall_in_and_try(plan, theirs)
+        _wall_in_and_try(plan, theirs, entered)
     theirs.close()
     try:
         packet, descriptors, _, _ = socket.recv_fds(ours, _PACKET_BYTES_MAX, 1)
@@ -70,12 +70,12 @@ def _supervise(listener: notify.Listener, ours: socket.socket) -> list[LayerRow]
     raise OSError(errno.ETIMEDOUT, "the wall's trial did not answer")
 
 
-def _wall_in_and_try(plan: SandboxPlan, supervisor: socket.socket) -> NoReturn:
+def _wall_in_and_try(plan: SandboxPlan, supervisor: socket.socket, entered: frozenset[str]) -> NoReturn:
     try:
         die_with_parent()
         show_to_own_uid()
         layers: list[LayerRow] = []
-        walls = confine.Confinement(plan, Surroundings(as_root=False), layers=layers)
+        walls = confine.Confinement(plan, Surroundings(as_root=False), layers=layers, entered=entered)
         try:
             walls.put_up()
         except Exception as error:

@@ -6,10 +6,11 @@ import os
 import sys
 from collections.abc import Callable
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
-from cardcage.sandbox import capabilities, landlock, notify, syscalls
+from cardcage.sandbox import capabilities, confine, landlock, notify, syscalls
 from cardcage.sandbox.enter import CLONE_FLAGS
+from cardcage.sandbox.fallback import NAMESPACES_AT_HAND, NO_NAMESPACES
 from cardcage.sandbox.report import Mode
 
 _TRUNCATE_ABI: Final = 3
@@ -35,6 +36,11 @@ def why_no_walls() -> str:
     return f"namespaces cannot be made ({why_no_namespaces()}), nor the wall without them ({why_no_fallback()})"
 
 
+def fallback_facts() -> dict[str, Any]:
+    """What a plan without namespaces has to know of this machine."""
+    return {NO_NAMESPACES: why_no_namespaces(), NAMESPACES_AT_HAND: namespaces_at_hand()}
+
+
 @cache
 def why_no_namespaces() -> str:
     """Why namespaces cannot be had here, found by making them in a child; empty where they can."""
@@ -57,6 +63,20 @@ def why_no_fallback() -> str:
         if lacking:
             return f"root without {', '.join(lacking)} cannot give a plugin a uid of its own"
     return ""
+
+
+@cache
+def namespaces_at_hand() -> tuple[str, ...]:
+    """The kinds that can be made here without a user namespace, found by making them in a child: root may have some."""
+    told = _failure_of(_tell_namespaces_at_hand)
+    return tuple(told.removeprefix(_AT_HAND).split()) if told.startswith(_AT_HAND) else ()
+
+
+_AT_HAND: Final = "at hand:"
+
+
+def _tell_namespaces_at_hand() -> None:
+    raise OSError(0, f"{_AT_HAND} {' '.join(confine.namespaces_at_hand())}")
 
 
 def _make_namespaces() -> None:
