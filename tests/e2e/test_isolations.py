@@ -343,6 +343,16 @@ async def test_the_authority_is_kept_in_the_state_folder_for_its_owner_alone(
     assert (state_dir / "authority" / "authority.pem").stat().st_mode & 0o777 == 0o600
 
 
+async def test_a_manifest_may_ask_for_its_wire_to_be_enciphered(
+    write_plugin: WritePlugin, plugins_dir: Path, state_dir: Path
+) -> None:
+    write_plugin("echo", ECHO, manifest={"provides": ["echo@1"], "encrypt": "always"})
+    async with PluginManager(plugin_paths=[plugins_dir], state_dir=state_dir, extension_points=[Echo]) as manager:
+        report = manager.report("echo")
+        assert report is not None
+        assert report.status("encryption").value == "enforced"
+
+
 async def test_unconfined_and_enciphered_is_refused(
     write_plugin: WritePlugin, plugins_dir: Path, state_dir: Path
 ) -> None:

@@ -212,7 +212,7 @@ class Planner:
                 package_dir=plugin.package_dir,
                 data_dir=data_dir,
                 temp_dir=temp_dir,
-                encrypt=verdict.encrypt or self.encrypt,
+                encrypt=verdict.encrypt or self.encrypt or manifest.encrypt == "always",
             ),
             points=tuple(self.points[ref] for ref in manifest.provides if ref in self.points),
             policy=_patient(self.policy) if isolation == VM else self.policy,

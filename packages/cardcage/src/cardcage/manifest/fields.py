@@ -141,6 +141,12 @@ KEYS: Final[tuple[ManifestKey, ...]] = (
         help="The least wall it wants around it; `unconfined` only where the operator allows it.",
     ),
     ManifestKey(
+        name="encrypt",
+        takes="`always`",
+        example="always",
+        help="Encipher its connection to the host, also where no other process can see it.",
+    ),
+    ManifestKey(
         name="priority",
         takes="a whole number from 1 to 100; 50 if nothing is said",
         example="10",

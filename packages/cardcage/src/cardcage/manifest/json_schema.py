@@ -252,6 +252,7 @@ _KEY_SCHEMAS: Final[dict[str, Schema]] = {
     "config_schema": _config_schema(),
     "platforms": _one_or_more(_text(PLATFORM, 200)),
     "isolation": {"enum": list(get_args(Isolation))},
+    "encrypt": {"const": "always"},
     "priority": _whole(1, 100),
     "concurrency": {
         "anyOf": [

@@ -64,6 +64,8 @@ class Manifest(BaseModel):
     config_schema: dict[str, Any] | None = None
     platforms: tuple[str, ...] = ()
     isolation: Isolation | None = None
+    encrypt: Literal["always"] | None = None
+    """Whether its wire is to be enciphered, also where no other process can see it."""
     priority: int = PRIORITY_DEFAULT
     concurrency: Concurrency = Concurrency()
     enabled: bool = True

@@ -243,6 +243,13 @@ def _read_isolation(gather: Gather, path: str, value: Any) -> Any:
     return value
 
 
+def _read_encrypt(gather: Gather, path: str, value: Any) -> Any:
+    if value != "always":
+        gather.wrong(path, "always", value)
+        return None
+    return value
+
+
 def _read_priority(gather: Gather, path: str, value: Any) -> int:
     return gather.integer(path, value, 1, 100, PRIORITY_DEFAULT)
 
@@ -281,6 +288,7 @@ _READERS: Final[Mapping[str, Callable[[Gather, str, Any], Any]]] = {
     "config_schema": _read_config_schema,
     "platforms": _read_platforms,
     "isolation": _read_isolation,
+    "encrypt": _read_encrypt,
     "priority": _read_priority,
     "concurrency": _read_concurrency,
     "enabled": _read_enabled,
