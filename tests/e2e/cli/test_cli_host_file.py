@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,19 @@ from cardcage_sdk import Plugin
 class Main(Plugin):
     def secrets(self) -> dict:
         return self.context.secrets
+"""
+CONNECTS = """
+import socket
+
+
+class Main:
+    port = PORT
+
+    def start(self):
+        with socket.create_connection(("127.0.0.1", self.port)) as sock:
+            sock.sendall(b"hello")
+            while sock.recv(100):
+                pass
 """
 MANIFEST = "permissions:\n  secrets: [TOKEN]\n"
 CALLER = "permissions:\n  network: [{0}]\n"
@@ -79,3 +94,22 @@ def test_the_plan_shows_what_can_be_connected_to(cli: Any, host_file: Path) -> N
     assert plan["network"]["proxied"] == ["*.wide.test:443"]
     assert [listener["port"] for listener in plan["network"]["listeners"]] == [443, 80]
     assert plan["environment"]["SSL_CERT_FILE"] == "/cardcage/trust.pem"
+
+
+def test_top_shows_what_went_out_and_came_in(cli: Any, host_file: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+
+        def answer() -> None:
+            sock, _ = server.accept()
+            with sock:
+                sock.sendall(sock.recv(100) * 2)
+
+        threading.Thread(target=answer, daemon=True).start()
+        code, manifest = CONNECTS.replace("PORT", str(port)), CALLER.format(f'"127.0.0.1:{port}"')
+        cli("plugins", "register", cli.plugin("keeper", code, manifest=manifest))
+        host_file.write_text(f"plugins: {{keeper: {{enabled: true, grants: ['network:127.0.0.1:{port}']}}}}\n")
+        (row,) = cli("plugin", "top", "keeper", "--json", "--every", "0.1").json
+    (count,) = row["egress"]
+    assert (count["endpoint"], count["connections"]) == (f"127.0.0.1:{port}", 1)
+    assert (count["bytes_up"], count["bytes_down"]) == (5, 10)

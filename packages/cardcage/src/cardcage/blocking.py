@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
 from cardcage.audit import Auditor
 from cardcage.broker import Event, HookOutcome, Outcome
 from cardcage.contracts import ExtensionPoint, MethodSpec, extension_point_of, make_proxy
+from cardcage.egress import EgressCount
 from cardcage.foundation.errors import Misuse
 from cardcage.manager import InstanceUsage, PluginView, Problem
 from cardcage.manager import PluginManager as AsyncPluginManager
@@ -170,6 +171,10 @@ class PluginManager:
     def report(self, instance: str) -> EnforcementReport | None:
         """Which walls really stand."""
         return self._run(lambda: self._manager.report(instance))
+
+    def egress(self, instance: str) -> Sequence[EgressCount]:
+        """Connections and bytes of the running process, for each endpoint that was granted to it."""
+        return self._run(lambda: self._manager.egress(instance))
 
     def usage(self, instance: str) -> InstanceUsage:
         """What a running instance uses and has run into."""

@@ -14,9 +14,14 @@ from cardcage.cli.options import Isolation, Json, StateDir
 from cardcage.cli.text import console, print_json, safe, table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.table import Table
 
+    from cardcage.egress import EgressCount
     from cardcage.manager import InstanceUsage, PluginManager
+
+    Egress = dict[str, Sequence[EgressCount]]
 
 
 def top(
@@ -55,7 +60,7 @@ async def _top(
             await asyncio.sleep(every_s)
             now, now_s = host.manager.usage_all(), time.monotonic()
             shares = {instance: _share(before.get(instance), used, now_s - at_s) for instance, used in now.items()}
-            _show(now, shares, as_json)
+            _show(now, shares, {instance: host.manager.egress(instance) for instance in now}, as_json)
             before, at_s, done = now, now_s, done + 1
 
 
@@ -70,14 +75,20 @@ def _share(before: InstanceUsage | None, now: InstanceUsage, seconds: float) -> 
     return max(0.0, now.cpu_s - before.cpu_s) / seconds
 
 
-def _show(used: dict[str, InstanceUsage], shares: dict[str, float | None], as_json: bool) -> None:
+def _show(used: dict[str, InstanceUsage], shares: dict[str, float | None], egress: Egress, as_json: bool) -> None:
     if as_json:
-        print_json([_document(instance, each, shares[instance]) for instance, each in sorted(used.items())])
+        print_json(
+            [
+                _document(instance, each, shares[instance])
+                | {"egress": [count.to_json() for count in egress[instance]]}
+                for instance, each in sorted(used.items())
+            ]
+        )
         return
     out = console()
     if out.is_terminal:
         out.clear()
-    out.print(_table(used, shares) if used else "No plugin is running.")
+    out.print(_table(used, shares, egress) if used else "No plugin is running.")
 
 
 def _document(instance: str, used: InstanceUsage, share: float | None) -> dict[str, Any]:
@@ -99,8 +110,9 @@ def _document(instance: str, used: InstanceUsage, share: float | None) -> dict[s
     }
 
 
-def _table(used: dict[str, InstanceUsage], shares: dict[str, float | None]) -> Table:
-    shown = table("instance", "memory", "of", "cpu", "of", "processes", "of", "disk", "of", "files", "of", "ran into")
+def _table(used: dict[str, InstanceUsage], shares: dict[str, float | None], egress: Egress) -> Table:
+    heads = ("instance", "memory", "of", "cpu", "of", "processes", "of", "disk", "of", "files", "of")
+    shown = table(*heads, "network", "ran into")
     for instance, each in sorted(used.items()):
         limits = each.limits
         shown.add_row(
@@ -115,6 +127,7 @@ def _table(used: dict[str, InstanceUsage], shares: dict[str, float | None]) -> T
             _size(limits.disk_bytes),
             _count(each.files),
             _count(limits.inodes),
+            _sent(egress[instance]),
             _hits(each),
         )
     return shown
@@ -128,6 +141,15 @@ def _hits(used: InstanceUsage) -> str:
         f"cpu {hits.throttled_periods}x" if hits.throttled_periods else "",
     )
     return ", ".join(word for word in words if word) or "-"
+
+
+def _sent(counts: Sequence[EgressCount]) -> str:
+    """Bytes up and down, and how many connections were refused."""
+    if not counts:
+        return "-"
+    up, down = sum(each.bytes_up for each in counts), sum(each.bytes_down for each in counts)
+    refused = sum(each.refused for each in counts)
+    return f"{_size(up)} up, {_size(down)} down" + (f", {refused} refused" if refused else "")
 
 
 def _size(count: int | None) -> str:
