@@ -121,12 +121,13 @@ async def _plan(target: Any, state_dir: StateDir, settings: dict[str, Any]) -> S
 def _print_plan(plan: SandboxPlan) -> None:
     out = console()
     out.print(f"{plan.instance} {safe(plan.plugin_version)}, isolation {plan.isolation}", style="bold")
-    identity = plan.identity
-    outside = f"uid {identity.outside_uid}" if identity.outside_uid is not None else _outside()
+    uid = plan.identity.outside_uid
+    outside = f"uid {uid}" if uid is not None else _outside()
     out.print(
         facts(
             {
-                "runs as": f"uid {identity.inside_uid} inside, {outside} outside" if plan.walled else "this user",
+                "runs as": _runs_as(plan, outside),
+                "wall": "the weaker one, without namespaces: docs/reference/fallback.md" if plan.fallback else None,
                 "namespaces": " ".join(plan.namespaces) or "none",
                 "network": " ".join(plan.network.endpoints) or ("none" if plan.walled else "all of the host's"),
                 "by the proxy": " ".join(plan.network.proxied) or None,
@@ -140,6 +141,8 @@ def _print_plan(plan: SandboxPlan) -> None:
     )
     if plan.network.listeners:
         _print_listeners(plan)
+    if plan.fallback:
+        _print_opened(plan)
     if not plan.mounts:
         return
     out.print("\nsees these files, and no others")
@@ -149,6 +152,23 @@ def _print_plan(plan: SandboxPlan) -> None:
         what = mount.source if mount.kind == "bind" else f"{mount.kind} {mount.source}".strip()
         shown.add_row(safe(mount.target), safe(what), may + (" (granted)" if mount.granted else ""))
     out.print(shown)
+
+
+def _runs_as(plan: SandboxPlan, outside: str) -> str:
+    if not plan.walled:
+        return "this user"
+    return outside if plan.fallback else f"uid {plan.identity.inside_uid} inside, {outside} outside"
+
+
+def _print_opened(plan: SandboxPlan) -> None:
+    """What Landlock leaves, where there is no tree of the plugin's own."""
+    console().print("\nopens these files, and no others")
+    shown = table("path", "may")
+    rules = plan.landlock
+    for path in dict.fromkeys((*rules.read, *rules.write, *rules.execute)):
+        rights = {"read": rules.read, "write": rules.write, "execute": rules.execute}
+        shown.add_row(safe(path), ", ".join(name for name, paths in rights.items() if path in paths))
+    console().print(shown)
 
 
 def _print_listeners(plan: SandboxPlan) -> None:
