@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cardcage.launch.recorder import Deed, Tried
@@ -72,6 +72,7 @@ things = st.sampled_from(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(things, max_size=6), st.lists(things, max_size=6))
 async def test_what_is_learnt_is_exactly_what_is_needed(needs: list[str], noise: list[str]) -> None:
     plugin = Plugin(needs, [trying(Permission.parse(each)) for each in noise])
@@ -86,6 +87,7 @@ async def test_what_is_learnt_is_exactly_what_is_needed(needs: list[str], noise:
     assert frozenset(learned.permissions) in real
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(things, min_size=1, max_size=5, unique=True), st.integers(2, 5))
 async def test_a_search_that_is_cut_short_says_that_it_may_not_be_the_smallest(needs: list[str], runs: int) -> None:
     plugin = Plugin(needs, [trying(Permission.parse(each)) for each in ("read:/srv/x", "read:/srv/y")])

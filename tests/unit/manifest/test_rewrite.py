@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cardcage.manifest import parse_manifest
@@ -67,6 +67,7 @@ def test_the_block_takes_the_place_of_the_old_one(before: str, after: str) -> No
     assert [str(request.permission) for request in parse_manifest(found).permissions] == ["read:/srv/x"]
 
 
+@settings(deadline=None)
 @given(permissions, permissions, st.booleans())
 def test_whatever_is_written_reads_back_and_changes_nothing_else(
     first: list[Permission], second: list[Permission], at_the_end: bool

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cardcage.manifest import Limits, Runtime
@@ -47,6 +47,7 @@ def is_no_looser(tight: PolicyDecision, loose: PolicyDecision, subject: Any) -> 
 
 
 def test_adding_a_denial_never_allows_more(worlds: SimpleNamespace) -> None:
+    @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(worlds.policies, worlds.denials, worlds.subjects, st.integers(0, 4))
     def check(policy: Policy, denial: Any, subject: Any, place: int) -> None:
         rules = (*policy.rules[:place], denial, *policy.rules[place:])
@@ -56,6 +57,7 @@ def test_adding_a_denial_never_allows_more(worlds: SimpleNamespace) -> None:
 
 
 def test_strict_allows_no_more_than_standard_and_standard_no_more_than_permissive(worlds: SimpleNamespace) -> None:
+    @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(worlds.subjects)
     def check(subject: Any) -> None:
         strict, standard, permissive = (judge(Policy(level=level), subject) for level in Level)
@@ -66,6 +68,7 @@ def test_strict_allows_no_more_than_standard_and_standard_no_more_than_permissiv
 
 
 def test_the_same_rules_on_a_stricter_level_allow_no_more(worlds: SimpleNamespace) -> None:
+    @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(worlds.policies, worlds.subjects)
     def check(policy: Policy, subject: Any) -> None:
         # Defaults aside: a rule may replace those of a level, and one that asks for a bound is content with them.
@@ -78,6 +81,7 @@ def test_the_same_rules_on_a_stricter_level_allow_no_more(worlds: SimpleNamespac
 
 
 def test_the_order_of_rules_decides_nothing_but_defaults(worlds: SimpleNamespace) -> None:
+    @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(worlds.policies, worlds.subjects)
     def check(policy: Policy, subject: Any) -> None:
         rules = tuple(replace(rule, then=replace(rule.then, defaults=Limits())) for rule in policy.rules)
@@ -96,6 +100,7 @@ def test_the_order_of_rules_decides_nothing_but_defaults(worlds: SimpleNamespace
 
 
 def test_limits_are_never_more_than_asked_and_never_more_than_a_cap(worlds: SimpleNamespace) -> None:
+    @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(worlds.policies, worlds.subjects)
     def check(policy: Policy, subject: Any) -> None:
         found = limit_values(judge(policy, subject).limits)
@@ -107,6 +112,7 @@ def test_limits_are_never_more_than_asked_and_never_more_than_a_cap(worlds: Simp
 
 
 def test_a_policy_denies_what_overlaps_and_grants_only_what_is_covered(worlds: SimpleNamespace) -> None:
+    @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(worlds.permissions, worlds.permissions)
     def check(pattern: Any, asked: Any) -> None:
         text = f'rules: [{{when: {{permission: "{pattern}"}}, then: {{deny: true}}}}]'

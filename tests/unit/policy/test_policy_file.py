@@ -9,7 +9,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from cardcage.foundation.errors import InvalidDocument, Misuse
@@ -32,12 +32,13 @@ def plain(policy: Policy) -> Any:
 
 
 def test_what_is_written_reads_back_and_the_schema_accepts_it(worlds: SimpleNamespace) -> None:
-    schema = policy_json_schema()
+    schema = jsonschema.Draft202012Validator(policy_json_schema())
 
+    @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(worlds.policies)
     def check(policy: Policy) -> None:
         document = plain(policy)
-        jsonschema.validate(document, schema)
+        schema.validate(document)  # pyright: ignore[reportUnknownMemberType]
         read = parse_policy(json.dumps(document), source="policy.json")
         assert plain(read) == document
         assert (read.level, read.default, read.approvals) == (policy.level, policy.default, policy.approvals)
@@ -164,6 +165,7 @@ def test_a_word_that_is_no_level_is_refused_with_the_nearest() -> None:
         level_named("permisive")
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.binary(max_size=300) | st.text(max_size=300))
 @example(b"rules: [{when: {limits: {memory: '> 1e999'}}, then: {deny: true}}]")
 @example("rules: [{when: {limits: {memory: '> ٣'}}, then: {deny: true}}]")
