@@ -34,7 +34,7 @@ CONNECT_TIMEOUT_S: Final = 10.0
 EMULATED_CONNECT_TIMEOUT_S: Final = 60.0
 EMULATED_START_TIMEOUT_S: Final = 180.0
 EMULATED_HANG_GRACE_S: Final = 20.0
-"""The same in a virtual machine whose processor is emulated: Python takes twenty to thirty times as long there."""
+"""The same in a virtual machine whose processor is emulated: Python takes some sixteen times as long there."""
 
 LOG_LINE_CHARS_MAX: Final = 8192
 LOG_LINES_PER_S: Final = 200

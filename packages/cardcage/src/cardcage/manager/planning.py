@@ -285,7 +285,7 @@ def _endpoints(permissions: Iterable[Permission]) -> tuple[Endpoint, ...]:
 
 
 def _patient(policy: RuntimePolicy) -> RuntimePolicy:
-    """The deadlines of a start where every instruction may be emulated, which takes thirty times as long."""
+    """The deadlines of a start where every instruction may be emulated."""
     if find_hypervisor().kvm:
         return policy
     return replace(
