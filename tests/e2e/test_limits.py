@@ -26,6 +26,7 @@ from cardcage.sandbox.group_search import GroupsFound, find_groups
 from cardcage.sandbox.plan import STRICT_FLOOR
 from cardcage.sandbox.report import LayerName, LayerStatus
 from cardcage.supervise import RestartPolicy
+from cardcage.supervise.pacing import PERIOD_S
 
 TIMEOUT_S = 60.0
 MIB = 1 << 20
@@ -305,17 +306,16 @@ async def test_a_process_that_does_not_let_its_memory_be_counted_is_ended(open_h
 
 
 async def test_a_share_of_the_processor_is_held_for_threads_and_for_processes(open_host: Open) -> None:
-    """Measured over ten seconds of the clock; a machine that is too busy to give a share gets three attempts."""
+    """Over ten seconds of the clock; on a machine that is too busy to give it its share, only the upper bound holds."""
     host = await open_host(cpu=0.2, processes=16)
-    ratios: list[float] = []
-    for processes in (1, 3, 1)[: 3 if os.environ.get("CI") else 2]:
-        began_s, before_s = time.monotonic(), host.manager.usage("glutton").cpu_s
+    for processes in (1, 3):
+        began_s, before = time.monotonic(), host.manager.usage("glutton")
         await host.call("spin", 10.0, processes)
-        took_s = time.monotonic() - began_s
-        ratios.append((host.manager.usage("glutton").cpu_s - before_s) / took_s / 0.2)
-    assert max(ratios) <= 1.1, ratios
-    assert max(ratios) >= 0.9, ratios
-    assert host.manager.usage("glutton").hits.throttled_periods > 0
+        took_s, after = time.monotonic() - began_s, host.manager.usage("glutton")
+        ratio = (after.cpu_s - before.cpu_s) / took_s / 0.2
+        held_back = after.hits.throttled_periods - before.hits.throttled_periods
+        assert ratio <= 1.1
+        assert ratio >= 0.9 or held_back < 0.8 * took_s / PERIOD_S, f"{ratio:.2f} of its share, stopped {held_back}x"
 
 
 async def test_a_fork_bomb_is_held_to_its_number_and_the_host_still_forks(open_host: Open) -> None:

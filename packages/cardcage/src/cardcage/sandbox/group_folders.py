@@ -23,7 +23,11 @@ from typing import Final, Protocol
 from cardcage.sandbox.control_groups import KEPT_MAX, GroupUsage, LimitHits
 from cardcage.sandbox.plan import ResourceLimits
 
-PREFIX: Final = "cardcage-"
+_OURS: Final = re.compile("cardcage-[0-9a-f]{12}")
+"""A host's folder. Nothing that merely begins so, such as a service's or a container's own group, is ever swept."""
+
+_SWEPT_FOLDERS_MAX: Final = 2000
+"""Where to leave off looking for abandoned ones: a machine of thousands of groups has somebody else to tidy up."""
 
 _KILL_ROUNDS_MAX: Final = 100
 _KILL_PATIENCE_MS: Final = 100
@@ -113,7 +117,7 @@ class HostFolder:
         self._files = files
         self.lock = -1
         while self.lock < 0:
-            self.path = base / f"{PREFIX}{secrets.token_hex(6)}"
+            self.path = base / f"cardcage-{secrets.token_hex(6)}"
             files.make(self.path)
             # Another host that sweeps may see the folder before it is locked, and take it for an abandoned one.
             self.lock = _lock(self.path)
@@ -127,14 +131,28 @@ class HostFolder:
 
 
 def sweep(base: Path, files: GroupFiles = KERNEL) -> int:
-    """Remove the folders of hosts that are gone; returns how many. Those of living hosts are locked, and stay."""
-    removed = 0
-    for path in sorted(base.glob(f"{PREFIX}*")):
-        lock = _lock(path)
-        if lock >= 0:
-            removed += remove_tree(path, files)
-            os.close(lock)
+    """Remove the folders of hosts that are gone, in the whole hierarchy that `base` is in; returns how many.
+
+    A host is seldom started again in the very group that it died in. Those of living hosts are locked, and stay.
+    """
+    removed, seen = 0, 0
+    for folder, names, _ in os.walk(_top(base)):
+        seen += len(names)
+        for name in [name for name in names if _OURS.fullmatch(name)]:
+            names.remove(name)  # what is in it is its host's
+            path = Path(folder, name)
+            lock = _lock(path)
+            if lock >= 0:
+                removed += remove_tree(path, files)
+                os.close(lock)
+        if seen > _SWEPT_FOLDERS_MAX:
+            break
     return removed
+
+
+def _top(base: Path) -> Path:
+    """Where the hierarchy of a group is mounted; the group itself where it is no part of one."""
+    return next((folder for folder in (base, *base.parents[:-1]) if os.path.ismount(folder)), base)
 
 
 def _lock(folder: Path) -> int:
