@@ -91,7 +91,9 @@ class Home:
         Without namespaces a plugin gets to its data by the path that it has on the host, as the uid that it was given.
         Whatever else stands here is closed to others by itself.
         """
-        for folder in (self.root, self.root / "data", self.root / "temp"):
+        trust = self.trust_bundle.parent
+        trust.mkdir(exist_ok=True, mode=0o700)
+        for folder in (self.root, self.root / "data", self.root / "temp", trust):
             mode = stat.S_IMODE(folder.stat().st_mode)
             if not mode & stat.S_IXOTH:
                 folder.chmod(mode | stat.S_IXOTH)
