@@ -36,6 +36,13 @@ def test_every_action_is_explained() -> None:
     assert meanings().keys() == {str(action) for action in Action}
 
 
+def test_every_action_is_recorded_somewhere(project_root: Path) -> None:
+    sources = project_root.glob("packages/cardcage/src/cardcage/**/*.py")
+    text = "\n".join(path.read_text() for path in sources if path.name != "actions.py")
+    recorded = set(re.findall(r"\b(?:Action|Act)\.([A-Z_]+)", text))
+    assert [action.name for action in Action if action.name not in recorded] == []
+
+
 def test_the_table_of_actions_is_that_of_the_code(project_root: Path) -> None:
     path = project_root / "docs" / "reference" / "audit.md"
     pattern = re.compile(r"(<!-- actions: [^\n]*-->\n)(.*?)(<!-- end -->)", re.DOTALL)

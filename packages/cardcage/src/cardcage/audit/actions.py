@@ -93,8 +93,6 @@ class Action(StrEnum):
     """A connection ended; its bytes are in the fields."""
     CREDENTIAL_USED = "credential.used"
     """The host added a credential to a plugin's request. The credential itself is never recorded."""
-    CREDENTIAL_REFUSED = "credential.refused"
-    """A request was not given the credential that belongs to it."""
     SECRET_HANDED = "secret.handed"  # noqa: S105
     """A secret was given to a plugin by its name. Its value is never recorded."""
     SECRET_REFUSED = "secret.refused"  # noqa: S105
