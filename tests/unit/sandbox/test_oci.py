@@ -113,6 +113,7 @@ def test_the_root_folder_holds_a_place_for_every_mount(tmp_path: Path) -> None:
             assert (root / each["destination"].lstrip("/")).exists(), each["destination"]
     assert (root / "etc" / "hosts").read_text().startswith("127.0.0.1 localhost")
     assert len(rootfs_entries(plan)) > 10
+    assert (tmp_path / "bundle" / "config.json").stat().st_mode & 0o777 == 0o600
     bundle.remove()
     assert not (tmp_path / "bundle").exists()
 

@@ -71,7 +71,9 @@ class Bundle:
         root.mkdir(mode=0o755)
         for entry in (*rootfs_entries(self._plan, self._own), *self._extra):
             self._put(f"{root}{entry.target}", entry)
-        (self.folder / "config.json").write_text(json.dumps(self._config()), encoding="utf-8")
+        config = self.folder / "config.json"
+        config.touch(mode=0o600)  # it names what was granted, and the folder lets others pass
+        config.write_text(json.dumps(self._config()), encoding="utf-8")
 
     def remove(self) -> None:
         """Take the folder away; harmless twice. Nothing is deleted where something is still mounted in it."""
