@@ -172,6 +172,22 @@ def test_it_may_use_its_own_folders(confined: Any) -> None:
     assert confined.attempt("own_environment")["value"].count(str(spec.data_dir)) == 1
 
 
+def test_its_temporary_files_are_gone_at_the_next_start_and_nothing_that_they_lead_to(
+    loop: Any, fallback_runner: Any, make_fallback_spec: Any, prober_of: Any, public_file: Path
+) -> None:
+    spec = make_fallback_spec()
+    (spec.temp_dir / "folder").mkdir()
+    (spec.temp_dir / "folder" / "file").write_text("left behind")
+    (spec.temp_dir / "link").symlink_to(public_file)
+    (spec.temp_dir / "folder" / "up").symlink_to(public_file.parent)
+    plugin = prober_of(fallback_runner, loop.run(fallback_runner.start(spec)))
+    try:
+        assert plugin.attempt("list_folder", str(spec.temp_dir)) == {"value": []}
+    finally:
+        plugin.close()
+    assert public_file.read_text() == "PLANTED BUT PUBLIC"
+
+
 def test_granted_paths_are_there_and_nothing_beside_them(confine: Any, public_file: Path) -> None:
     neighbour = public_file.with_name("neighbour.txt")
     neighbour.write_text("not granted")

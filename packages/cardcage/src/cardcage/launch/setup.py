@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,17 +25,27 @@ NOT_ENCRYPTED: Final = Layer(
 async def hand_over_data(spec: LaunchSpec) -> None:
     """Give the data folder to the instance's uid, where it has one and does not own it yet.
 
-    Without namespaces the plugin's temporary files are in a folder of the host too.
+    Without namespaces the plugin's temporary files are in a folder of the host too, which is emptied here.
     """
     uid = spec.plan.identity.outside_uid
-    if uid is None:
-        return
     try:
+        if spec.plan.fallback:
+            await asyncio.to_thread(_empty, spec.temp_dir)
         for folder in (spec.data_dir, spec.temp_dir) if spec.plan.fallback else (spec.data_dir,):
-            if os.stat(folder).st_uid != uid:
+            if uid is not None and os.stat(folder).st_uid != uid:
                 await asyncio.to_thread(_give, folder, uid)
     except OSError as error:
         raise setup_failed(spec, f"its data folder {spec.data_dir}: {error.strerror}", errno=error.errno) from error
+
+
+def _empty(folder: Path) -> None:
+    """Remove what an instance before this one left there; links are removed and not followed."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path)
+            else:
+                os.unlink(entry.path)
 
 
 def _give(folder: Path, uid: int) -> None:
