@@ -4,6 +4,7 @@ import os
 import pathlib
 import socket
 import sys
+import time
 
 
 def main(sock: socket.socket) -> None:
@@ -94,6 +95,20 @@ def _exchange(words: str) -> str:
         return type(error).__name__
 
 
+def _fork(count: str) -> str:
+    """Make processes that stay, until there may be no more; how many there are."""
+    made = 0
+    try:
+        while made < int(count):
+            if os.fork() == 0:
+                time.sleep(600)
+                os._exit(0)
+            made += 1
+    except BlockingIOError:
+        pass
+    return str(made)
+
+
 def _who(_: str) -> str:
     return f"{os.getuid()} {os.uname().release} {os.cpu_count()}"
 
@@ -112,6 +127,7 @@ _DO = {
     "environment": _environment,
     "exchange": _exchange,
     "fill": _fill,
+    "fork": _fork,
     "imports": _imports,
     "leave": _leave,
     "read": _read,

@@ -185,6 +185,7 @@ async def test_a_plugin_in_a_machine_lives_as_one_in_a_process_does(runner: VmRu
     assert errno_ == 28, "the disk is as large as its limit, whatever is written to how many files"
     assert 4 <= mebibytes < 16
     assert await again.ask("take 32") == "32"
+    assert 8 <= int(await again.ask("fork 100")) <= 16, "the limit of processes holds, whoever makes them"
     await again.tell("take 400")
     ended = await again.end()
     assert (ended.reason, ended.signal) == (ExitReason.OUT_OF_MEMORY, signal.SIGKILL)
