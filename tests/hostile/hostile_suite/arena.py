@@ -138,6 +138,7 @@ class Arena:
         """A package apart from the arena's own, in a folder of its own."""
         folder = Path(tempfile.mkdtemp(dir=self.folder)) / name
         folder.mkdir()
+        folder.parent.chmod(0o711)  # without namespaces an instance's uid has to get to its package by itself
         document = {"name": name, "version": "1.0.0", "entrypoint": "main:Main", **manifest}
         (folder / "plugin.yaml").write_text(yaml.safe_dump(document))
         (folder / "main.py").write_text(code)

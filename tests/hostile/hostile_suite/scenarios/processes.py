@@ -61,7 +61,7 @@ async def run_granted_setuid_program(arena: Arena) -> list[Stop]:
         uid = (await manager.call("runs-granted", "run", str(program))).strip()
     if uid == "0":
         raise NotStopped("a set-id program gave a plugin root's rights")
-    if uid != "1000":
+    if not uid.isdigit():
         raise NotStopped(f"the granted program did not say who it is: {uid!r}")
     return [Stop(seen=f"uid {uid}", layer="no_new_privileges")]
 
