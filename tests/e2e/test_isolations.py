@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -366,21 +366,30 @@ async def test_unconfined_and_enciphered_is_refused(
     assert caught.value.code == "encryption_unavailable"
 
 
-def containers_folders() -> set[str]:
-    return {name for name in os.listdir(tempfile.gettempdir()) if name.startswith(PREFIX)}
+@pytest.fixture
+def own_temp(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A temporary folder that no other host puts anything into. Containers' users must be able to pass through it."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o711)
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        monkeypatch.setenv("TMPDIR", folder)
+        yield Path(folder)
+
+
+def containers_folders(temp: Path) -> list[str]:
+    return [path.name for path in temp.iterdir() if path.name.startswith(PREFIX)]
 
 
 async def test_a_host_leaves_nothing_of_its_containers(
-    write_plugin: WritePlugin, plugins_dir: Path, state_dir: Path
+    write_plugin: WritePlugin, plugins_dir: Path, state_dir: Path, own_temp: Path
 ) -> None:
     needs("container")
-    before = containers_folders()
     write_plugin("echo", ECHO, manifest={"provides": ["echo@1"]})
     async with PluginManager(
         plugin_paths=[plugins_dir], state_dir=state_dir, extension_points=[Echo], isolation="container"
     ):
-        (own,) = containers_folders() - before
-    assert own not in containers_folders()
+        assert len(containers_folders(own_temp)) == 1
+    assert containers_folders(own_temp) == []
 
 
 HOST = """
@@ -397,11 +406,9 @@ asyncio.run(main())
 
 
 async def test_a_host_that_is_killed_takes_its_containers_along_and_the_next_one_tidies_up(
-    write_plugin: WritePlugin, plugins_dir: Path, state_dir: Path
+    write_plugin: WritePlugin, plugins_dir: Path, state_dir: Path, own_temp: Path
 ) -> None:
     needs("container")
-    sweep_remains()
-    before = containers_folders()
     write_plugin("echo", ECHO)
     host = await asyncio.create_subprocess_exec(
         sys.executable, "-c", HOST, plugins_dir, state_dir, stdout=asyncio.subprocess.PIPE
@@ -409,14 +416,14 @@ async def test_a_host_that_is_killed_takes_its_containers_along_and_the_next_one
     assert host.stdout is not None
     async with asyncio.timeout(TIMEOUT_S):
         assert await host.stdout.readline() == b"up\n"
-        (left,) = containers_folders() - before
+        (left,) = containers_folders(own_temp)
         host.kill()
         await host.wait()
         while _any_process_mentions(left):  # the kernel ends them; it may take it a moment
             await asyncio.sleep(0.02)
-    assert left in containers_folders()
+    assert containers_folders(own_temp) == [left]
     sweep_remains()
-    assert left not in containers_folders()
+    assert containers_folders(own_temp) == []
 
 
 def _any_process_mentions(text: str) -> bool:
