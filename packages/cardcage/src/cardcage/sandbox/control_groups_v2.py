@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -19,6 +20,7 @@ from cardcage.sandbox.plan import ResourceLimits
 
 NEEDED: Final = ("memory", "cpu", "pids")
 HOST_GROUP: Final = "host"
+_ASIDE: Final = re.compile(rf"/cardcage-[0-9a-f]{{12}}/{HOST_GROUP}$")
 
 
 class LayoutV2:
@@ -56,8 +58,12 @@ class LayoutV2:
 
 
 def find_place(mounts: str, own_groups: str) -> Path | None:
-    """The folder of the group that this process is in, or None where version 2 is not mounted or not shown here."""
+    """The folder of the group that this process is in, or None where version 2 is not mounted or not shown here.
+
+    For a process that has moved aside, or was started by one that has, it is the group that it came from.
+    """
     own = next((line.split(":", 2)[2] for line in own_groups.splitlines() if line.startswith("0::")), None)
+    own = _ASIDE.sub("", own) or "/" if own is not None else None
     for line in mounts.splitlines():
         fields, _, rest = line.partition(" - ")
         if rest.split(" ", 1)[0] == "cgroup2":
