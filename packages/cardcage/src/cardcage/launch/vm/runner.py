@@ -103,8 +103,7 @@ class _Machine:
             )
             return classify(1 << 8 if status is None else status, evidence)
         if self.stopped_by_host or of_qemu.signal is not None:
-            status = of_qemu.signal if of_qemu.signal is not None else (of_qemu.code or 0) << 8
-            return classify(status, Evidence(stopped_by_host=self.stopped_by_host))
+            return of_qemu  # which knows who sent the signal, and whether it was for memory
         detail = f"its virtual machine ended by itself{self.console.last_words()}"
         return Exit(reason=ExitReason.CRASHED, code=of_qemu.code or 1, detail=detail)
 
