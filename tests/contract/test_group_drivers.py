@@ -264,6 +264,23 @@ def test_a_group_that_is_merely_called_like_ours_is_left_alone(tmp_path: Path) -
     assert not abandoned.exists()
 
 
+def test_what_a_dead_host_had_started_besides_plugins_is_not_ended(tmp_path: Path) -> None:
+    tree = FakeTree(tmp_path / "tree")
+    folder = tree.root / "cardcage-0123456789ab"
+    tree.write(tree.root / "cgroup.subtree_control", "+pids")
+    for path in (folder, folder / "host", folder / "1-ocr"):
+        tree.make(path)
+    bystander = subprocess.Popen(["sleep", "600"])
+    tree.set(folder / "host", "cgroup.procs", f"{bystander.pid}\n")
+    sweep(tree.root, tree)
+    assert bystander.poll() is None
+    assert (folder / "host").is_dir()
+    assert (folder / "pids.max").read_text() == "max\n", "nor kept from starting others"
+    assert not (folder / "1-ocr").exists()
+    bystander.kill()
+    bystander.wait()
+
+
 def test_a_host_that_dies_by_kill_leaves_nothing_after_the_next_one_has_started() -> None:
     _of_the_kernel().close()
     code = (

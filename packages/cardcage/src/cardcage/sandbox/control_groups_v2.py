@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Final
 
 from cardcage.sandbox.control_groups_v1 import CPU_PERIOD_US, beneath, cpu_quota_us
-from cardcage.sandbox.group_folders import KERNEL, GroupFiles, HostFolder, Reading, Write
+from cardcage.sandbox.group_folders import HOST_GROUP, KERNEL, GroupFiles, HostFolder, Reading, Write
 from cardcage.sandbox.plan import ResourceLimits
 
 NEEDED: Final = ("memory", "cpu", "pids")
-HOST_GROUP: Final = "host"
 _ASIDE: Final = re.compile(rf"/cardcage-[0-9a-f]{{12}}/{HOST_GROUP}$")
 
 

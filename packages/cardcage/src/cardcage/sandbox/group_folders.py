@@ -23,6 +23,9 @@ from typing import Final, Protocol
 from cardcage.sandbox.control_groups import KEPT_MAX, GroupUsage, LimitHits
 from cardcage.sandbox.plan import ResourceLimits
 
+HOST_GROUP: Final = "host"
+"""Where a host of version 2 moves to, and with it whatever its program starts besides plugins."""
+
 _OURS: Final = re.compile("cardcage-[0-9a-f]{12}")
 """A host's folder. Nothing that merely begins so, such as a service's or a container's own group, is ever swept."""
 
@@ -177,18 +180,21 @@ def remove_tree(folder: Path, files: GroupFiles = KERNEL) -> bool:
         children = [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
     except FileNotFoundError:
         return True
-    gone = {remove_tree(child, files) for child in children} <= {True}
+    if False in {remove_tree(child, files) for child in children}:
+        return False
     try:
         files.remove(folder)
     except FileNotFoundError:
-        return gone
+        return True
     except OSError:
+        if folder.name == HOST_GROUP:
+            return False  # what the program beside us started, which is not ours to end
         kill_members(folder, files)
         try:
             files.remove(folder)
         except OSError:
             return False
-    return gone
+    return True
 
 
 def kill_members(folder: Path, files: GroupFiles = KERNEL) -> None:
