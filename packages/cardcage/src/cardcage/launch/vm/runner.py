@@ -180,6 +180,8 @@ class VmRunner:
         self._images: SystemImages | None = None
         self._budget = budget or MemoryBudget()
         self._making = asyncio.Lock()
+        # A boot keeps a processor busy: more at once would each take longer, up to their deadline.
+        self._turn = asyncio.Semaphore(os.cpu_count() or 1)
         self._machines: dict[_Machine, asyncio.Task[None]] = {}
         self._qemus = ZygoteRunner(
             main="cardcage.launch.vm.become:hypervisor", python=self._python, mode=mode, groups=groups
@@ -207,7 +209,8 @@ class VmRunner:
         plan = guest_plan(spec.plan)
         hypervisor = await self._find_hypervisor()
         boot = await self._boot_files(hypervisor)
-        return await self._start(spec, plan, size, hypervisor, boot)
+        async with self._turn:
+            return await self._start(spec, plan, size, hypervisor, boot)
 
     async def _find_hypervisor(self) -> Hypervisor:
         if self._hypervisor is None:
