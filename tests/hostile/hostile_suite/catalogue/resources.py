@@ -81,6 +81,7 @@ RESOURCES: Final = (
                 control=_NONE,
             ),
         ),
+        scenario=scenes.hoard,
     ),
     Behaviour(
         number=15,
