@@ -67,6 +67,6 @@ def _take_over() -> None:
 
 def _with_address(address: Any) -> Any:
     if not isinstance(address, tuple) or not address:
-        return address
-    given = cast("tuple[Any, ...]", address)
-    return (_address_of(given[0]), *given[1:])
+        return cast(Any, address)
+    host, *rest = cast("tuple[Any, ...]", address)
+    return (_address_of(host), *rest)
