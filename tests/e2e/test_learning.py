@@ -70,6 +70,21 @@ class Main(Plugin):
             pass
         return self.context.api_client.call("cost.read", 20)
 """
+CLIMBER = """
+import os
+from cardcage_sdk import Plugin
+
+class Main(Plugin):
+    def climb(self, folder, target):
+        os.makedirs(os.path.join(folder, "made"), exist_ok=True)
+        link = os.path.join(folder, "link")
+        try:
+            os.symlink(target, link)
+        except FileExistsError:
+            pass
+        with open(link) as file:
+            return file.read()
+"""
 SECRET = """
 from cardcage_sdk import Plugin
 
@@ -281,6 +296,19 @@ async def test_a_plugin_that_needs_nothing_is_found_to_need_nothing(write_plugin
     wrong = Lesson(package_dir=package, exercises=(Exercise(method="go", expected=2, has_expected=True),), packs=())
     learned = await learn_permissions(wrong, Bounds())
     assert (learned.passed, learned.reason) == (False, "go() returned 1, expected 2")
+
+
+async def test_a_plugin_cannot_learn_its_way_to_a_file_by_a_link(write_plugin: Any, tree: Path, tmp_path: Path) -> None:
+    """It is let write in the folder, puts a link there to a file of the host's, and asks to read the link."""
+    secret = tmp_path / "secret.txt"
+    secret.write_text("hunter2")
+    secret.chmod(0o600)
+    package = write_plugin("climber", CLIMBER)
+    lesson = Lesson(package_dir=package, exercises=(Exercise(method="climb", args=(str(tree), str(secret))),), packs=())
+    learned = await learn_permissions(lesson, Bounds(within=(str(tree),)))
+    assert not learned.passed
+    assert os.path.realpath(tree / "link") == str(secret), "the link was made"
+    assert "hunter2" not in repr(learned)
 
 
 def test_the_resolver_of_a_recording_is_not_one_of_this_machine() -> None:

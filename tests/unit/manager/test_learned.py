@@ -24,6 +24,10 @@ class Host:
     files: Mapping[str, FileKind]
     programs: frozenset[str] = frozenset()
     private: frozenset[str] = frozenset()
+    links: frozenset[str] = frozenset()
+
+    def is_itself(self, path: str) -> bool:
+        return path not in self.links
 
     def kind(self, path: str) -> FileKind:
         return self.files.get(path, "")
@@ -113,6 +117,13 @@ async def test_what_may_not_be_tried_is_not_given_and_told_of() -> None:
     assert (await result(["network:a.example:443"], host, Bounds(network=True))).passed
     learned = await result(["write:/srv/f"], host_with("write:/srv/f"), Bounds(within=("/opt",)))
     assert (learned.passed, learned.left_out[0].what) == (False, "write:/srv/f")
+
+
+async def test_a_link_is_followed_only_to_what_is_for_everybody() -> None:
+    closed = Host({"/srv/f": "file"}, private=frozenset({"/srv/f"}), links=frozenset({"/srv/f"}))
+    learned = await result(["read:/srv/f"], closed, Bounds(within=("/srv",)))
+    assert (learned.passed, learned.left_out[0].what) == (False, "read:/srv/f")
+    assert (await result(["read:/srv/f"], Host({"/srv/f": "file"}, links=frozenset({"/srv/f"})), Bounds())).passed
 
 
 @pytest.mark.parametrize(

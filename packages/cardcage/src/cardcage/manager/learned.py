@@ -36,6 +36,10 @@ class HostFiles(Protocol):
         """Whether it is a file that may be executed."""
         ...
 
+    def is_itself(self, path: str) -> bool:
+        """Whether no link stands there or on the way: a plugin can make links where it may write."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
@@ -143,7 +147,7 @@ def _guess_read(found: Guess, tried: Tried, host: HostFiles, bounds: Bounds, vis
         found.leave_out(what, NOTHING_THERE)
     elif kind == "folder" and tried.deed is not Deed.LIST:
         found.leave_out(f"{what}/", "it was only looked for")
-    elif not (_is_among(path, bounds.within) or host.is_open_to_all(path)):
+    elif not _may_be_tried(path, host, bounds):
         found.leave_out(what, "it is not for every user to read, and not in a folder that may be tried")
     else:
         found.want(PermissionKind.READ, f"{path}/" if kind == "folder" else path)
@@ -156,10 +160,22 @@ def _guess_write(found: Guess, tried: Tried, host: HostFiles, bounds: Bounds, vi
         return  # its own folders, or parts of the sandbox that nobody can be given
     if not wanted or wanted == "/":
         found.leave_out(f"write:{path}", "there is no folder on this host to write it in")
-    elif not _is_among(wanted.rstrip("/"), bounds.within):
+    elif not (_is_among(wanted.rstrip("/"), bounds.within) and host.is_itself(wanted.rstrip("/"))):
         found.leave_out(f"write:{wanted}", "it is not in a folder that may be tried")
     else:
         found.want(PermissionKind.WRITE, wanted)
+
+
+def _may_be_tried(path: str, host: HostFiles, bounds: Bounds) -> bool:
+    return (_is_among(path, bounds.within) and host.is_itself(path)) or host.is_open_to_all(path)
+
+
+def _led_astray(permission: Permission, host: HostFiles) -> bool:
+    """Whether a path that was fit to be given has become a link to something that is not for everybody."""
+    if permission.kind not in (PermissionKind.READ, PermissionKind.WRITE, PermissionKind.SUBPROCESS):
+        return False
+    path = permission.value.rstrip("/")
+    return not host.is_itself(path) and (permission.kind is PermissionKind.WRITE or not host.is_open_to_all(path))
 
 
 def _is_own(path: str, visible: Sequence[str], on_host: FileKind) -> bool:
@@ -181,7 +197,7 @@ def _folder_for(path: str, host: HostFiles) -> str:
 def _guess_program(found: Guess, path: str, host: HostFiles, bounds: Bounds) -> None:
     if not host.is_program(path):
         return  # one of the places where a program is looked for
-    if _is_among(path, bounds.within) or host.is_open_to_all(path):
+    if _may_be_tried(path, host, bounds):
         found.want(PermissionKind.SUBPROCESS, path)
     else:
         found.leave_out(f"subprocess:{path}", "it is not for every user, and not in a folder that may be tried")
@@ -194,8 +210,8 @@ def _is_among(path: str, places: Iterable[str]) -> bool:
 
 async def learn(trial: Trial, host: HostFiles, bounds: Bounds, *, visible: Sequence[str]) -> Learned:
     """The fewest permissions with which the tests pass: first enough of them, then fewer and fewer."""
-    search = _Search(trial, bounds)
-    enough = await search.find_enough(host, visible)
+    search = _Search(trial, bounds, host)
+    enough = await search.find_enough(visible)
     if enough is None:
         return search.result((), passed=False)
     if not (await search.run(enough, recording=False)).passed:
@@ -210,8 +226,9 @@ async def learn(trial: Trial, host: HostFiles, bounds: Bounds, *, visible: Seque
 class _Search:
     """One search: its runs so far, and what was left out."""
 
-    def __init__(self, trial: Trial, bounds: Bounds) -> None:
+    def __init__(self, trial: Trial, bounds: Bounds, host: HostFiles) -> None:
         self._trial = trial
+        self._host = host
         self._bounds = bounds
         self._runs = 0
         self._minimal = True
@@ -219,16 +236,21 @@ class _Search:
         self.left_out: dict[LeftOut, None] = {}
 
     async def run(self, granted: Sequence[Permission], *, recording: bool) -> Outcome:
+        """One run. Nothing of the plugin lives between two runs, so what is looked at here stays as it is."""
         self._runs += 1
-        self._last = await self._trial.run(granted, recording=recording)
+        if astray := [str(each) for each in granted if _led_astray(each, self._host)]:
+            reason = f"{', '.join(astray)} has become a link to something else while it was tried"
+            self._last = Outcome(passed=False, reason=reason)
+        else:
+            self._last = await self._trial.run(granted, recording=recording)
         return self._last
 
-    async def find_enough(self, host: HostFiles, visible: Sequence[str]) -> tuple[Permission, ...] | None:
+    async def find_enough(self, visible: Sequence[str]) -> tuple[Permission, ...] | None:
         """Give what is tried until the tests pass; None where there is nothing left to give."""
         granted: dict[Permission, None] = {}
         while True:
             outcome = await self.run(tuple(granted), recording=True)
-            found = guess(outcome, host, self._bounds, visible)
+            found = guess(outcome, self._host, self._bounds, visible)
             self.left_out.update(found.left_out)
             if outcome.passed:
                 self._tell_unneeded(found, granted)

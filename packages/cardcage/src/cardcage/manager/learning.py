@@ -164,6 +164,9 @@ class HostTree:
         except (OSError, ValueError):
             return False
 
+    def is_itself(self, path: str) -> bool:
+        return os.path.realpath(path) == path
+
     def is_program(self, path: str) -> bool:
         return self.kind(path) == "file" and os.access(path, os.X_OK)
 
