@@ -36,6 +36,9 @@ async def hand_over_data(spec: LaunchSpec) -> None:
                 await asyncio.to_thread(_give, folder, uid)
     except OSError as error:
         raise setup_failed(spec, f"its data folder {spec.data_dir}: {error.strerror}", errno=error.errno) from error
+    except RecursionError:
+        # Only a plugin that means harm nests its folders a thousand deep: it has spoilt its own start, and no other's.
+        raise setup_failed(spec, f"its folders {spec.data_dir} are nested too deep to be walked") from None
 
 
 def _empty(folder: Path) -> None:
