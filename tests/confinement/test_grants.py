@@ -46,6 +46,22 @@ def test_a_folder_granted_for_writing_takes_files_that_belong_to_its_owner(enter
     assert plugin.attempt("write_file", f"{bills}/new.txt")["error"] in {"EROFS", "EACCES"}
 
 
+def test_no_link_is_left_where_another_plugin_or_the_operator_would_follow_it(
+    enter: Any, machine: Any, bills: Path
+) -> None:
+    if not machine.landlock_abi:
+        pytest.skip("needs Landlock: without it links can be made in granted folders")
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        plugin = enter(f"write:{folder}/", f"read:{folder}/")
+        assert plugin.attempt("make_link", "/etc/shadow", f"{folder}/report.csv") == {"error": "EACCES"}
+        assert plugin.attempt("make_link", "/etc/shadow", "/data/report.csv") == {"value": "made"}
+        assert plugin.attempt("move", "/data/report.csv", f"{folder}/report.csv")["error"] in {"EXDEV", "EACCES"}
+        assert not list(Path(folder).iterdir())
+    # Beneath /tmp, where the plugin has a folder of its own, too.
+    plugin = enter(f"write:{bills}/reports/")
+    assert plugin.attempt("make_link", "/etc/shadow", f"{bills}/reports/june.csv") == {"error": "EACCES"}
+
+
 def test_a_grant_to_write_is_none_to_read(enter: Any, machine: Any) -> None:
     if not machine.landlock_abi:
         pytest.skip("needs Landlock: without it a write grant shows the file as well")

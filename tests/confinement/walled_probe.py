@@ -106,6 +106,18 @@ def link_into_data(source: str, target: str) -> str:
 
 
 @probe
+def make_link(target: str, link: str) -> str:
+    os.symlink(target, link)
+    return "made"
+
+
+@probe
+def move(source: str, target: str) -> str:
+    os.rename(source, target)
+    return "moved"
+
+
+@probe
 def fill(path: str, size: int) -> str:
     block = bytes(1 << 20)
     try:

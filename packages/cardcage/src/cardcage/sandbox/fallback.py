@@ -128,6 +128,7 @@ def _landlock_rules(plan: SandboxPlan, request: PlanRequest, inside: Inside) -> 
     return LandlockRules(
         read=(*system, python.stdlib, *plan.packages, inside.package_dir, *trust, *own, *devices, *reads, *programs),
         write=(*own, *devices, *writes),
+        links=own,
         execute=(*(python.system_dirs if programs else ()), *programs),
     )
 

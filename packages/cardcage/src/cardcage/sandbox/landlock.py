@@ -40,7 +40,6 @@ _WRITE: Final = (
     | _MAKE_REG
     | _MAKE_SOCK
     | _MAKE_FIFO
-    | _MAKE_SYM
     | _REFER
     | _TRUNCATE
 )
@@ -92,7 +91,13 @@ def restrict(rules: LandlockRules, version: int) -> None:
 def _rights_of_paths(rules: LandlockRules) -> dict[str, int]:
     rights: dict[str, int] = {}
     device = _READ_FILE | _WRITE_FILE | _IOCTL_DEV
-    kinds = ((rules.read, _READ), (rules.write, _WRITE), (rules.execute, _EXECUTE | _READ), (rules.devices, device))
+    kinds = (
+        (rules.read, _READ),
+        (rules.write, _WRITE),
+        (rules.links, _MAKE_SYM),
+        (rules.execute, _EXECUTE | _READ),
+        (rules.devices, device),
+    )
     for paths, more in kinds:
         for path in paths:
             rights[path] = rights.get(path, 0) | more

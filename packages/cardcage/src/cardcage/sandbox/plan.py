@@ -140,6 +140,9 @@ class LandlockRules(msgspec.Struct, frozen=True, kw_only=True):
 
     read: tuple[str, ...] = ()
     write: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
+    """Folders in which symbolic links may be made: the plugin's own, and none that others look into. A link that leads
+    elsewhere, in a folder granted to two plugins or read by the operator, would be followed with another's rights."""
     execute: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
     """Device nodes whose own requests (`ioctl`) may be made."""
@@ -502,6 +505,8 @@ def _landlock_rules(
     return LandlockRules(
         read=(*python.system_dirs, "/cardcage", "/etc", "/proc", "/dev", *own, PACKAGE_DIR, *reads, *programs),
         write=(*own, *(f"/dev/{name}" for name in DEVICES), *writes),
+        # Landlock adds rights up on the way to the root, so a folder granted beneath /tmp takes /tmp's right as well.
+        links=tuple(folder for folder in own if not any(_is_beneath(path, folder) for path in writes)),
         execute=(*loaders, *programs),
         connect_ports=ports,
         # Clients find out in this way whether there is IPv6. Any port but one of the kernel's choice stays shut.
