@@ -33,15 +33,7 @@ _IOCTL_DEV: Final = 1 << 15
 
 _READ: Final = _READ_FILE | _READ_DIR
 _WRITE: Final = (
-    _WRITE_FILE
-    | _REMOVE_DIR
-    | _REMOVE_FILE
-    | _MAKE_DIR
-    | _MAKE_REG
-    | _MAKE_SOCK
-    | _MAKE_FIFO
-    | _REFER
-    | _TRUNCATE
+    _WRITE_FILE | _REMOVE_DIR | _REMOVE_FILE | _MAKE_DIR | _MAKE_REG | _MAKE_SOCK | _MAKE_FIFO | _REFER | _TRUNCATE
 )
 _OF_FILES: Final = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV
 """The rights that a rule for a single file may name."""
