@@ -119,16 +119,16 @@ def seeds(target: str) -> Iterator[bytes]:
         yield b'\1{"level": "standard", "rules": [], "limits": {"memory": "64MiB"}}'
 
 
-def write_corpus(target: str) -> Path:
+def write_corpus(target: str, corpus: Path) -> Path:
     """The folder of inputs, with the seeds in it."""
-    folder = CORPUS / target
+    folder = corpus / target
     folder.mkdir(parents=True, exist_ok=True)
     for number, seed in enumerate(seeds(target)):
         (folder / f"seed-{number:03}").write_bytes(seed[:INPUT_BYTES_MAX])
     return folder
 
 
-def fuzz(target: str, seconds: int, runs: int) -> None:
+def fuzz(target: str, seconds: int, runs: int, corpus: Path) -> None:
     """Never comes back: libFuzzer ends the process, with another status than 0 where it found something."""
     atheris: Any = import_module("atheris")
     make, packages = TARGETS[target]
@@ -136,14 +136,14 @@ def fuzz(target: str, seconds: int, runs: int) -> None:
         for package in packages:
             import_module(package)
     read = make()
-    folder = write_corpus(target)
+    folder = write_corpus(target, corpus)
     options: list[Any] = [
         sys.argv[0],
         f"-max_total_time={seconds}" if not runs else f"-runs={runs}",
         f"-max_len={INPUT_BYTES_MAX}",
         f"-timeout={INPUT_TIMEOUT_S}",
         f"-rss_limit_mb={MEMORY_MIB_MAX}",
-        f"-artifact_prefix={CORPUS}/{target}-",
+        f"-artifact_prefix={corpus}/{target}-",
         "-print_final_stats=1",
         str(folder),
     ]
@@ -157,9 +157,10 @@ def main() -> None:
     parser.add_argument("target", choices=TARGETS)
     parser.add_argument("what", nargs="?", default="60", metavar="SECONDS|FILE")
     parser.add_argument("--runs", type=int, default=0, help="end after so many inputs instead")
+    parser.add_argument("--corpus", type=Path, default=CORPUS, metavar="DIR")
     options = parser.parse_args()
     if options.what.isdigit():
-        fuzz(options.target, int(options.what), options.runs)
+        fuzz(options.target, int(options.what), options.runs, options.corpus)
     TARGETS[options.target][0]()(Path(options.what).read_bytes())
     print(f"{options.what}: read without a crash")
 
