@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import h11
 import pytest
@@ -14,6 +15,8 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from cardcage.egress import EgressEvent, EgressRules, Gateway, Relay, Verdict
+from cardcage.egress.http import PIECES_PER_S
+from cardcage.egress.outlet import HELD_BODIES_MAX
 from cardcage.egress.relay import CONNECTIONS_PER_S
 from cardcage.permissions.credentials import Credential, parse_credentials
 from cardcage.permissions.network import parse_endpoint
@@ -81,15 +84,19 @@ class Upstream:
 
 @asynccontextmanager
 async def relayed(
-    folder: Path, *, credential: bool, proxy: bool = False
+    folder: Path, *, credential: bool, proxy: bool = False, how: dict[str, Any] | None = None, deaf: bool = False
 ) -> AsyncGenerator[tuple[Upstream, int, Relay, list[EgressEvent]]]:
-    """An upstream, and the port of a relay in front of it that adds a header, or that is a proxy."""
+    """An upstream, and the port of a relay in front of it that adds a header, or that is a proxy.
+
+    `how` is another credential than the header; an upstream that is `deaf` takes connections, and never a byte.
+    """
     upstream = Upstream()
-    server = await asyncio.start_server(upstream.serve, "127.0.0.1", 0)
-    endpoint = f"api.test:{server.sockets[0].getsockname()[1]}"
+    outside = socket.create_server(("127.0.0.1", 0))
+    server = None if deaf else await asyncio.start_server(upstream.serve, sock=outside)
+    endpoint = f"api.test:{outside.getsockname()[1]}"
     credentials: tuple[Credential, ...] = ()
     if credential:
-        document = {"endpoint": endpoint, "header": "X-Api-Key", "secret": "KEY", "tls": False}
+        document = {"endpoint": endpoint, "tls": False, **(how or {"header": "X-Api-Key", "secret": "KEY"})}
         credentials = parse_credentials([document], subject="the list")
     rules = EgressRules(
         plugin="p",
@@ -109,7 +116,9 @@ async def relayed(
     finally:
         await relay.aclose()
         gateway.close()
-        server.close()
+        if server is not None:
+            server.close()
+        outside.close()
 
 
 async def say(port: int, *pieces: bytes) -> bytes:
@@ -285,3 +294,66 @@ async def test_a_flood_of_connections_is_taken_at_a_pace(folder: Path) -> None:
         # A quarter of a second's worth may come at once; a slow machine only takes longer.
         assert loop.time() - began_s >= (count - 30 - CONNECTIONS_PER_S / 4) / CONNECTIONS_PER_S * 0.95
         assert next(iter(relay.counts())).connections == count
+
+
+async def test_a_body_framed_in_two_ways_goes_out_framed_in_one(folder: Path) -> None:
+    async with relayed(folder, credential=True) as (upstream, port, _, _):
+        head = b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n"
+        await say(port, head + b"5\r\nhello\r\n0\r\n\r\n")
+        (request, body), *others = upstream.requests
+        names = [name for name, _ in request.headers]
+        assert (names.count(b"transfer-encoding"), names.count(b"content-length")) == (1, 0)
+        assert (body, others) == (b"hello", [])
+
+
+@pytest.mark.parametrize("proxy", [False, True])
+async def test_a_server_that_takes_nothing_does_not_hold_up_the_end_of_a_plugin(folder: Path, proxy: bool) -> None:
+    async with relayed(folder, credential=not proxy, proxy=proxy, deaf=True) as (_, port, relay, told):
+        inside = socket.create_connection(("127.0.0.1", port))
+        inside.setblocking(False)
+        loop = asyncio.get_running_loop()
+        if proxy:
+            endpoint = next(iter(relay.counts())).endpoint
+            head = f"POST http://{endpoint}/x HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n"
+        else:
+            head = "POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n"
+        await loop.sock_sendall(inside, head.encode())
+        with suppress(TimeoutError):  # at some point no more is taken anywhere on the way
+            while True:
+                async with asyncio.timeout(1):
+                    await loop.sock_sendall(inside, b"x" * 65536)
+        inside.close()
+        async with asyncio.timeout(TIMEOUT_S):
+            await relay.aclose()
+        assert told[-1].verdict is Verdict.CLOSED
+
+
+async def test_a_body_of_tiny_chunks_is_read_at_a_pace_and_sent_on_in_larger_ones(folder: Path) -> None:
+    async with relayed(folder, credential=True) as (upstream, port, relay, _):
+        loop = asyncio.get_running_loop()
+        began_s, count = loop.time(), 15_000
+        head = b"POST /x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        await say(port, head, b"1\r\nx\r\n" * count, b"0\r\n\r\n")
+        assert loop.time() - began_s >= (count - PIECES_PER_S / 4) / PIECES_PER_S * 0.95
+        assert [body for _, body in upstream.requests] == [b"x" * count]
+        assert next(iter(relay.counts())).bytes_up < 2 * count
+
+
+async def test_only_so_many_bodies_are_held_at_once_to_be_signed(folder: Path) -> None:
+    aws = {"region": "eu-west-1", "service": "ec2", "access_key": "KEY", "secret_key": "KEY"}
+    async with relayed(folder, credential=True, how={"aws": aws}) as (upstream, port, _, _), asyncio.timeout(TIMEOUT_S):
+        clients = [await asyncio.open_connection("127.0.0.1", port) for _ in range(HELD_BODIES_MAX + 1)]
+        head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n"
+        for reader, writer in clients[:-1]:
+            writer.write(head)
+            assert b"100" in await reader.readuntil(b"\r\n\r\n")
+        (first_reader, first_writer), (last_reader, last_writer) = clients[0], clients[-1]
+        last_writer.write(head)
+        going_on = asyncio.ensure_future(last_reader.readuntil(b"\r\n\r\n"))
+        assert await asyncio.wait({going_on}, timeout=0.3) == (set(), {going_on})
+        first_writer.write(b"ab")
+        assert b"200" in await first_reader.readuntil(b"\r\n\r\n")
+        assert b"100" in await going_on
+        for _, writer in clients:
+            writer.close()
+        assert [body for _, body in upstream.requests] == [b"ab"]

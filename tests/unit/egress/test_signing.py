@@ -34,6 +34,15 @@ def test_a_secret_that_would_break_a_header_is_refused_and_not_shown(value: str)
     assert not value or value not in str(refused.value)
 
 
+@pytest.mark.parametrize("how", [{"bearer": "TOKEN"}, {"header": "X-Key", "secret": "TOKEN"}])
+@pytest.mark.parametrize("value", ["s3cr3t ", " s3cr3t"])
+def test_a_secret_with_a_space_at_an_end_is_refused_before_any_request(how: dict[str, str], value: str) -> None:
+    with pytest.raises(Refused) as refused:
+        make_signer(credential(**how), lambda name: value)
+    assert refused.value.code == "secret_unusable"
+    assert "s3cr3t" not in str(refused.value)
+
+
 def test_a_signature_for_a_service_is_over_the_whole_body() -> None:
     signer = make_signer(credential(aws={**AWS, "service": "ec2"}), SECRETS.__getitem__)
     assert signer.needs_body

@@ -18,6 +18,11 @@ from cardcage.egress.heads import HEAD_BYTES_MAX
 from cardcage.egress.splice import IdleTimeout
 
 READ_BYTES: Final = 64 * 1024
+
+PIECES_PER_S: Final = 10_000
+"""Of messages, on all connections of one instance, either way. To read one costs the host some twenty microseconds,
+and a chunk may be of a single byte: without a pace a few connections would keep the loop from everybody else."""
+_PIECES_AT_ONCE: Final = 64
 _HOP_BY_HOP: Final = frozenset(
     {
         b"connection",
@@ -56,12 +61,18 @@ class Side:
     on_write: Callable[[int], None] = _nothing
     read_limit: Bandwidth | None = None
     write_limit: Bandwidth | None = None
+    pace: Bandwidth | None = None
+    _ahead: h11.Event | type[h11.PAUSED] | None = None
 
     async def next_event(self) -> h11.Event | type[h11.PAUSED]:
         """What comes next; waits for bytes. Raises `h11.RemoteProtocolError`, `IdleTimeout` or `OSError`."""
         while True:
-            event = self.conn.next_event()
+            ahead, self._ahead = self._ahead, None
+            event = ahead or self.conn.next_event()
+            if isinstance(event, h11.Data):
+                return await self._gathered(event)
             if event is not h11.NEED_DATA:
+                await _pay(self.pace, 1)
                 return event  # type: ignore[return-value]
             try:
                 async with asyncio.timeout(self.idle_timeout_s):
@@ -72,6 +83,23 @@ class Side:
             await _pay(self.read_limit, len(data))
             self.conn.receive_data(data)
 
+    async def _gathered(self, first: h11.Data) -> h11.Data:
+        """`first` with what else of the body is there already: many small chunks become one."""
+        pieces = [bytes(first.data)]
+        while len(pieces) < _PIECES_AT_ONCE:
+            try:
+                event = self.conn.next_event()
+            except h11.RemoteProtocolError:
+                break  # it says so again when it is asked again
+            if not isinstance(event, h11.Data):
+                self._ahead = None if event is h11.NEED_DATA else event  # type: ignore[assignment]
+                break
+            pieces.append(bytes(event.data))
+        else:
+            await asyncio.sleep(0)  # all of it may have come at once, and others wait for their turn
+        await _pay(self.pace, len(pieces))
+        return h11.Data(data=b"".join(pieces))
+
     async def send(self, event: h11.Event) -> None:
         """Send one event, and wait until the other side has room for more."""
         data = self.conn.send(event)
@@ -81,19 +109,34 @@ class Side:
             await self.writer.drain()
             await _pay(self.write_limit, len(data))
 
+    async def __aenter__(self) -> Side:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        """Let go of the streams. Where something went wrong nobody waits for the other side to take the rest."""
+        if error is not None:
+            self.writer.transport.abort()
+        await self.close()
+
     async def close(self) -> None:
-        """Let go of the streams."""
+        """Let go of the streams once the other side has taken what is left, or has taken nothing for too long."""
         self.writer.close()
         try:
-            await self.writer.wait_closed()
-        except OSError:
-            pass  # broken off already
+            async with asyncio.timeout(self.idle_timeout_s):
+                await self.writer.wait_closed()
+        except (OSError, TimeoutError):
+            pass  # broken off already, or now
+        finally:
+            # Otherwise a side that never reads would keep the transport, and what it holds, beyond the plugin's end.
+            self.writer.transport.abort()
 
 
-def server_side(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, idle_timeout_s: float) -> Side:
+def server_side(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, idle_timeout_s: float, pace: Bandwidth | None = None
+) -> Side:
     """The side of the plugin, to which the host is a server."""
     conn = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES_MAX)
-    return Side(conn, reader, writer, idle_timeout_s)
+    return Side(conn, reader, writer, idle_timeout_s, pace=pace)
 
 
 async def exchange(inside: Side, outside: Side, request: h11.Request, *, last: bool, body: bytes | None = None) -> None:
@@ -172,6 +215,10 @@ def end_to_end(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
     named = {word.strip().lower() for name, value in given if name == b"connection" for word in value.split(b",")}
     # Names of framing stay in: h11 has understood them, and what it sends is framed by them.
     leaving = _HOP_BY_HOP | (named - {b"content-length", b"transfer-encoding", b"host"})
+    if any(name == b"transfer-encoding" for name, _ in given):
+        # Chunks win over a length that stands beside them (RFC 9112, 6.3); a server that thinks otherwise would take
+        # the end of this body for the beginning of the next request, and that one's credential for its body.
+        leaving |= {b"content-length"}
     return [(name, value) for name, value in given if name not in leaving]
 
 

@@ -51,14 +51,12 @@ class Injection:
                 if not begins:
                     return
                 context = self._context(target.host) if begins == _TLS_HANDSHAKE else None
-                side = server_side(*await _accept(inside.dup(), context), outlet.rules.idle_timeout_s)
+                side = server_side(*await _accept(inside.dup(), context), outlet.rules.idle_timeout_s, outlet.pace)
         except (TimeoutError, ssl.SSLError) as error:
             outlet.ledger.failed(target.grant, target.endpoint, f"TLS with the plugin failed: {error}")
             raise ConnectionAbortedError from error
-        try:
+        async with side:
             await _Conversation(self, outlet, side, target).run()
-        finally:
-            await side.close()
 
     def _context(self, host: str) -> ssl.SSLContext:
         """What the plugin is shown: a certificate for this host alone, made anew before it ends."""
@@ -85,7 +83,11 @@ class Injection:
         scheme = "https" if self.credential.tls else "http"
         url = f"{scheme}://{authority.decode()}{request.target.decode('latin-1')}"
         headers += self._signer.headers(request.method, url, headers, body)
-        return h11.Request(method=request.method, target=request.target, headers=headers)
+        try:
+            return h11.Request(method=request.method, target=request.target, headers=headers)
+        except h11.LocalProtocolError:
+            # Its words may show a header, and so the credential.
+            raise BadMessage(502, "the request cannot be sent on with its credential") from None
 
     def _is_replaced(self, name: bytes) -> bool:
         # Some servers take `x_api_key` for `x-api-key`.
@@ -124,9 +126,9 @@ class Injection:
             on_write=way.went_up,
             read_limit=outlet.down,
             write_limit=outlet.up,
+            pace=outlet.pace,
         )
-        stack.push_async_callback(side.close)
-        return side
+        return await stack.enter_async_context(side)
 
 
 class _Conversation:
@@ -162,10 +164,11 @@ class _Conversation:
         if not isinstance(request, h11.Request):
             return False
         _check(request)
-        body = await self._whole_body() if self._injection.needs_body else None
-        outside = await self._connected()
-        rewritten = self._injection.rewrite(request, self._target, body)
-        await exchange(self._inside, outside, rewritten, last=False, body=body)
+        if self._injection.needs_body:
+            async with self._outlet.held_bodies:
+                outside = await self._pass_on(request, await self._whole_body())
+        else:
+            outside = await self._pass_on(request, None)
         if not _can_go_on(outside.conn):
             await self._let_go()
         else:
@@ -174,6 +177,12 @@ class _Conversation:
             return False
         self._inside.conn.start_next_cycle()
         return True
+
+    async def _pass_on(self, request: h11.Request, body: bytes | None) -> Side:
+        outside = await self._connected()
+        rewritten = self._injection.rewrite(request, self._target, body)
+        await exchange(self._inside, outside, rewritten, last=False, body=body)
+        return outside
 
     async def _connected(self) -> Side:
         if self._outside is not None and self._outside.reader.at_eof():
@@ -189,20 +198,18 @@ class _Conversation:
     async def _whole_body(self) -> bytes:
         if self._inside.conn.they_are_waiting_for_100_continue:
             await self._inside.send(h11.InformationalResponse(status_code=100, headers=[]))
-        parts: list[bytes] = []
-        size = 0
+        body = bytearray()  # a list of its pieces would cost far more than they hold where each is a byte or two
         while True:
             try:
                 event = await self._inside.next_event()
             except h11.RemoteProtocolError as error:
                 raise BadMessage(400, f"the request cannot be read: {error}") from None
             if isinstance(event, h11.EndOfMessage):
-                return b"".join(parts)
+                return bytes(body)
             if not isinstance(event, h11.Data):
                 raise ConnectionAbortedError("the plugin went away in the middle of its request")
-            parts.append(bytes(event.data))
-            size += len(event.data)
-            if size > BODY_BYTES_MAX:
+            body += event.data
+            if len(body) > BODY_BYTES_MAX:
                 raise BadMessage(413, f"a body that is to be signed has at most {BODY_BYTES_MAX} bytes")
 
 

@@ -12,13 +12,16 @@ from typing import Final
 from cardcage.egress.bandwidth import Bandwidth
 from cardcage.egress.dial import DialFailed, DialRefused, dial
 from cardcage.egress.events import EgressCount
-from cardcage.egress.http import BadMessage
+from cardcage.egress.http import PIECES_PER_S, BadMessage
 from cardcage.egress.ledger import Ledger
 from cardcage.egress.resolver import Resolver
 from cardcage.egress.rules import EgressRules, Target
 from cardcage.egress.splice import IdleTimeout, break_off, splice
 
 LOOK_UPS_AT_ONCE: Final = 2
+
+HELD_BODIES_MAX: Final = 4
+"""Bodies of requests that one instance may have the host hold at once, to be signed; further requests wait."""
 
 
 @dataclass(slots=True)
@@ -65,6 +68,8 @@ class Outlet:
         self.ledger = ledger
         self.up = Bandwidth(rules.bytes_per_s, now_s) if rules.bytes_per_s else None
         self.down = Bandwidth(rules.bytes_per_s, now_s) if rules.bytes_per_s else None
+        self.held_bodies = asyncio.Semaphore(HELD_BODIES_MAX)
+        self.pace = Bandwidth(PIECES_PER_S, now_s)
         self._resolver = _InTurn(resolver)
         self._buffer = buffer
 

@@ -117,25 +117,20 @@ class Proxy:
     ) -> None:
         idle_s = self._outlet.rules.idle_timeout_s
         # The streams own a copy: the socket itself stays its owner's to reset or to close.
-        side = server_side(*await asyncio.open_connection(sock=inside.dup()), idle_s)
+        side = server_side(*await asyncio.open_connection(sock=inside.dup()), idle_s, self._outlet.pace)
         side.conn = conn
-        try:
-            async with self._outlet.way(target) as way:
-                outside = await _client_side(way, self._outlet)
-                try:
+        async with side:
+            try:
+                async with self._outlet.way(target) as way, await _client_side(way, self._outlet) as outside:
                     await exchange(side, outside, _rewritten(request, target, path), last=True)
-                finally:
-                    await outside.close()
-        except DialRefused as error:
-            await refuse(side, 403, str(error))
-            await _hear_out(side)
-        except DialFailed as error:
-            await refuse(side, 502, str(error))
-            await _hear_out(side)
-        except BadMessage as error:
-            await refuse(side, error.status, str(error))
-        finally:
-            await side.close()
+            except DialRefused as error:
+                await refuse(side, 403, str(error))
+                await _hear_out(side)
+            except DialFailed as error:
+                await refuse(side, 502, str(error))
+                await _hear_out(side)
+            except BadMessage as error:
+                await refuse(side, error.status, str(error))
 
 
 async def _client_side(way: Way, outlet: Outlet) -> Side:
@@ -149,6 +144,7 @@ async def _client_side(way: Way, outlet: Outlet) -> Side:
         on_write=way.went_up,
         read_limit=outlet.down,
         write_limit=outlet.up,
+        pace=outlet.pace,
     )
 
 
@@ -166,11 +162,9 @@ def _rewritten(request: h11.Request, target: Target, path: bytes) -> h11.Request
 async def _say(inside: socket.socket, status: int, sentence: str) -> None:
     """One sentence as an answer, and the end of what is said."""
     side = server_side(*await asyncio.open_connection(sock=inside.dup()), _FAREWELL_S)
-    try:
+    async with side:
         await refuse(side, status, sentence)
         await _hear_out(side)
-    finally:
-        await side.close()
 
 
 async def _hear_out(side: Side) -> None:

@@ -48,11 +48,14 @@ def make_signer(credential: Credential, secret: Callable[[str], str]) -> Signer:
     values = {name: _printable(name, secret(name)) for name in credential.secrets}
     match credential.how:
         case HeaderCredential(header=header, secret=name, format=form):
+            _check_ends(name, values[name])
             return FixedSigner(header, form.replace("{secret}", values[name]))
         case BasicCredential(user=user, password=name):
             pair = base64.b64encode(f"{user}:{values[name]}".encode()).decode()
             return FixedSigner("Authorization", f"Basic {pair}")
         case AwsCredential() as aws:
+            for name in aws.secrets:
+                _check_ends(name, values[name])
             return _aws_signer(credential.endpoint, aws, values)
 
 
@@ -64,6 +67,15 @@ def _printable(name: str, value: str) -> str:
             hint="a line end at the end of a secret's file is taken off; others are not",
         )
     return value
+
+
+def _check_ends(name: str, value: str) -> None:
+    if value != value.strip():
+        raise Refused(
+            f"secret {name} cannot stand in a header: it begins or ends with a space",
+            code="secret_unusable",
+            hint="write it anew without the space",
+        )
 
 
 def _aws_signer(endpoint: str, aws: AwsCredential, values: Mapping[str, str]) -> Signer:

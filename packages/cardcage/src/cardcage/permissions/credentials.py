@@ -205,8 +205,11 @@ class _Reader:
             self._fault("header", f"{name} says how a message is framed or where it goes, and cannot be set")
         form = self._document.pop("format", _SLOT)
         if not isinstance(form, str) or form.count(_SLOT) != 1 or not form.isascii() or not form.isprintable():
-            self._fault("format", f"expected a text with {_SLOT} in it once, found {form!r:.80}")
+            # As with names: what stands here instead may be the secret.
+            self._fault("format", f"expected a text of printable ASCII with {_SLOT} in it once")
             form = _SLOT
+        elif form != form.strip():
+            self._fault("format", f"a header neither begins nor ends with a space, but {form!r:.80} would")
         secret = self._secret_name(self._document, "secret")
         return HeaderCredential(header=name, secret=secret, format=form) if secret else None
 
