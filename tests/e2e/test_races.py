@@ -146,7 +146,7 @@ async def test_a_fork_server_that_answers_no_more_is_ended_and_replaced(
         await manager.unload_plugin("slow")
         (server,) = _children() - before
         (worker,) = _children(server)
-        monkeypatch.setattr("cardcage.launch.zygote.CONNECT_TIMEOUT_S", 0.5)
+        monkeypatch.setattr("cardcage.launch.fork_server.CONNECT_TIMEOUT_S", 0.5)
         os.kill(worker, signal.SIGSTOP)
         with pytest.raises(CardcageError, match="fork server did not answer"):
             await manager.start_plugin("slow")

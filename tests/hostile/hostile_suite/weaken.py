@@ -21,7 +21,7 @@ from unittest import mock
 import msgspec
 
 from cardcage.channel import Channel, ChannelLimits
-from cardcage.launch import zygote, zygote_main
+from cardcage.launch import fork_server, zygote, zygote_main
 from cardcage.launch.runner import LaunchSpec, Process
 from cardcage.manager import manager
 from cardcage.runtime import live
@@ -79,8 +79,8 @@ class Weakening:
                 .replace("@CARDCAGE@", str(Path(zygote.__file__).parent.parent))
             )
             stand_in = SimpleNamespace(**{**vars(zygote_main), "__file__": str(script)})
-            stack.enter_context(mock.patch.object(zygote, "zygote_main", stand_in))
-            stack.enter_context(mock.patch.object(zygote, "subprocess", self._processes()))
+            stack.enter_context(mock.patch.object(fork_server, "zygote_main", stand_in))
+            stack.enter_context(mock.patch.object(fork_server, "subprocess", self._processes()))
             stack.enter_context(mock.patch.object(zygote.ZygoteRunner, "start", self._weak_start(planted)))
             if "wire limits" in self.without:
                 stack.enter_context(mock.patch.object(live, "Channel", _Limitless))

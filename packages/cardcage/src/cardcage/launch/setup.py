@@ -99,3 +99,12 @@ def no_encryption(spec: LaunchSpec, why: str) -> Refused:
         plugin=spec.plugin,
         version=spec.version,
     )
+
+
+def no_walls(why: str) -> Refused:
+    """The error where this machine lets nothing be walled in."""
+    return Refused(
+        f"no walls can be put up on this machine, so nothing is started: {why}",
+        code="no_walls",
+        hint="`cardcage doctor` says what to change; isolation: unconfined runs a plugin with every right",
+    )

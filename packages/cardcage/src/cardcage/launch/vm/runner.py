@@ -21,6 +21,7 @@ import msgspec
 
 from cardcage.foundation.errors import Misuse
 from cardcage.launch.exits import Evidence, classify
+from cardcage.launch.fork_server import fork_server_order
 from cardcage.launch.runner import Exit, ExitReason, LaunchSpec, OpenListener, Process
 from cardcage.launch.setup import setup_failed, wall_error
 from cardcage.launch.vm.control import Console, Control, GuestError
@@ -41,7 +42,7 @@ from cardcage.launch.vm.machine import (
 from cardcage.launch.vm.memory import MemoryBudget
 from cardcage.launch.vm.report import machine_report
 from cardcage.launch.vm.system_image import BOOT_SCRIPT, BootFiles, SystemImages, guest_python
-from cardcage.launch.zygote import DEFAULT_MAIN, ZygoteRunner, fork_server_order
+from cardcage.launch.zygote import DEFAULT_MAIN, ZygoteRunner
 from cardcage.sandbox.group_search import GroupsFound
 from cardcage.sandbox.hypervisor import Hypervisor, clock_khz, find_hypervisor
 from cardcage.sandbox.plan import PythonLayout, SandboxPlan
