@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,6 +43,31 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
     (tmp_path / "out").symlink_to("/usr")
     (tmp_path / "round").symlink_to(tmp_path)
     assert measure(tmp_path, files_max=10).files == 2
+
+
+@pytest.mark.parametrize("swapped", ["a", "a/b"])
+def test_a_link_that_takes_a_folders_place_meanwhile_is_not_followed(
+    swapped: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    (inside / "a" / "b").mkdir(parents=True)
+    (outside / "b").mkdir(parents=True)
+    for folder in (outside, outside / "b"):
+        (folder / "of_the_host").write_bytes(b"x" * 100_000)
+
+    def swap_before(act: Callable[..., Any]) -> Callable[..., Any]:
+        def swap_and_act(path: Any, *args: Any) -> Any:
+            if path == f"{inside}/a/b":  # it was seen to be a folder, and is about to be looked into
+                (inside / swapped).rename(tmp_path / "away")
+                (inside / swapped).symlink_to(outside)
+            return act(path, *args)
+
+        return swap_and_act
+
+    monkeypatch.setattr(os, "open", swap_before(os.open))
+    monkeypatch.setattr(os, "scandir", swap_before(os.scandir))
+    found = measure(inside, files_max=10)
+    assert (found.files, found.used_bytes < 65_536, found.problem) == (2, True, "")
 
 
 def test_counting_ends_above_the_most(tmp_path: Path) -> None:

@@ -80,6 +80,11 @@ def test_processes_and_threads_are_counted(start: Start) -> None:
     assert len(tree.members()) == 2
 
 
+def test_every_one_of_a_thousand_children_is_counted(start: Start) -> None:
+    tree, _ = start("for _ in range(1000):\n if not os.fork(): time.sleep(600)")
+    assert tree.usage().processes == 1001
+
+
 def test_cpu_time_is_counted_of_children_too_also_when_they_have_ended(start: Start) -> None:
     tree, _ = start(
         "if not os.fork():\n end = time.process_time() + 0.3\n while time.process_time() < end: pass\n os._exit(0)\n"

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cardcage.launch.vm import streams
 from cardcage.launch.vm.streams import CONNECTIONS_MAX, DATA, HEADER, OPEN, WINDOW_BYTES, Streams, StreamsError
 
 ROUNDS_MAX = 20_000
@@ -234,6 +235,20 @@ def test_connections_are_bounded() -> None:
     host.close()
     for sock in (theirs, *made):
         sock.close()
+
+
+def test_a_guest_that_takes_no_answers_is_given_up_before_they_fill_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "_UNREAD_BYTES_MAX", 1 << 20)  # reached sooner, and the same
+    theirs, ours = socket.socketpair()
+    host = Streams(ours, connect=lambda _: None)  # each is answered with a reset
+    number, batch = 0, 5000
+    with pytest.raises(StreamsError, match="takes no answer"):  # noqa: PT012 -- whichever piece it is
+        while number < 500_000:
+            asked = b"".join(frame(OPEN, number + one, b"\0\0") for one in range(1, batch + 1))
+            number += batch
+            host.step(_send(theirs, ours, asked))
+    host.close()
+    theirs.close()
 
 
 frames = st.builds(frame, st.integers(0, 6), st.integers(0, 3), st.binary(max_size=6))

@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import heapq
 import itertools
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final, Generic, Protocol, TypeVar
 
 _AFTER_FAILURE_S: Final = 1.0
+LOGGER: Final = logging.getLogger("cardcage.limits")
 
 
 class Lookable(Protocol):
@@ -54,6 +56,10 @@ class Rota(Generic[L]):
                     at_s = await self._look(one)
                 except OSError:
                     at_s = now_s + _AFTER_FAILURE_S  # it is on its way out
+                except Exception:
+                    # One that cannot be looked at must not leave all others without anybody who keeps their limits.
+                    LOGGER.exception("a look at what an instance uses failed")
+                    at_s = now_s + _AFTER_FAILURE_S
                 if not one.ended:
                     self._push(max(at_s, now_s + 0.001), one)
             wait_s = self._due[0][0] - time.monotonic() if self._due else None

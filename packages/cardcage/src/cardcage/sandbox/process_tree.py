@@ -23,6 +23,7 @@ from cardcage.sandbox.plan import SHM_DIR, TEMP_DIR
 
 _TICK_S: Final = 1 / os.sysconf("SC_CLK_TCK")
 _SIGNAL_ROUNDS_MAX: Final = 4
+_READ_BYTES: Final = 65536
 _STATE, _CHILDREN_USER, _CHILDREN_SYSTEM, _THREADS = 0, 13, 14, 17
 _USER, _SYSTEM = 11, 12
 _RESIDENT: Final = (b"RssAnon:", b"RssShmem:")
@@ -167,7 +168,11 @@ def _own_cpu_s(pid: int, fields: list[bytes]) -> float:
 def _read(path: str) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return os.read(descriptor, 65536)
+        content = os.read(descriptor, _READ_BYTES)
+        # A list of children comes a page at a time: whoever is on the second must be counted like all others.
+        while content and (more := os.read(descriptor, _READ_BYTES)):
+            content += more
+        return content
     finally:
         os.close(descriptor)
 

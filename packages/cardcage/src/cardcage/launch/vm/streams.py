@@ -25,6 +25,8 @@ CREDIT_BYTES = WINDOW_BYTES // 4
 
 CONNECTIONS_MAX = 256
 _OUT_BYTES_MAX = 512 * 1024
+_UNREAD_BYTES_MAX = 32 * 1024 * 1024
+"""So much never waits where both sides keep to the rules: a piece of each connection, and the words about them."""
 _READS = select.POLLIN | select.POLLHUP | select.POLLERR
 
 
@@ -134,7 +136,8 @@ class Streams:
             while self._out:
                 del self._out[: self._link.send(self._out[:65536])]
         except BlockingIOError:
-            pass
+            if len(self._out) > _UNREAD_BYTES_MAX:
+                raise StreamsError("the other side asks and asks, and takes no answer") from None
         except OSError:
             self.close()
 
