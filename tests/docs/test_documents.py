@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from cardcage.sandbox.report import LayerName
+
 NOT_OURS = frozenset({".git", ".venv", "build", "dist", "node_modules", "__pycache__", ".hypothesis"}) | {
     f".{tool}_cache" for tool in ("pytest", "ruff", "mypy", "import_linter")
 }
@@ -111,6 +113,19 @@ def test_the_index_lists_every_decision_and_each_is_one_page_of_four_parts(proje
         wanted = ("**Context.**", "**Choice.**", "**Cost.**", "**What would change our mind.**")
         assert [part for part in wanted if part not in text] == [], record.name
         assert len(text.splitlines()) <= 60, record.name
+
+
+def test_the_index_of_documents_lists_every_guide_and_every_page_of_the_reference(project_root: Path) -> None:
+    docs = project_root / "docs"
+    linked = set(re.findall(r"\]\(((?:guides|reference)/[^)]+)\)", (docs / "README.md").read_text()))
+    pages = {str(page.relative_to(docs)) for kind in ("guides", "reference") for page in (docs / kind).glob("*.md")}
+    assert linked == pages
+
+
+def test_the_walls_page_has_every_layer_of_a_report(project_root: Path) -> None:
+    text = (project_root / "docs/reference/walls.md").read_text()
+    named = re.findall(r"^\| `(\w+)` \|", text.partition("## Layers")[2].partition("\n## ")[0], flags=re.MULTILINE)
+    assert named == [str(name) for name in LayerName]
 
 
 def test_every_public_module_says_what_it_is_for(project_root: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import EntryPoint, entry_points
+from inspect import cleandoc
 from typing import Any, Final
 
 import typer
@@ -16,7 +17,23 @@ from cardcage.foundation.errors import Misuse
 _PACKS: Final = "cardcage.packs"
 
 
-class PackGroup(TyperGroup):
+class WholeSentences(TyperGroup):
+    """A list of commands that says the first sentence of each in full, over as many lines as it takes."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command, with its first sentence as its line in a list."""
+        command = super().get_command(ctx, cmd_name)
+        if command is not None and not command.short_help:
+            command.short_help = _first_sentence(command.help or "")
+        return command
+
+
+def _first_sentence(text: str) -> str:
+    paragraph = " ".join(cleandoc(text).partition("\n\n")[0].split())
+    return paragraph.partition(". ")[0].removesuffix(".") + "."
+
+
+class PackGroup(WholeSentences):
     """The root of all commands: those below, and one group for each installed pack, under the pack's name."""
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -30,7 +47,7 @@ class PackGroup(TyperGroup):
         if own is not None:
             return own
         entry = _pack(cmd_name)
-        return None if entry is None else TyperGroup(name=cmd_name, help=_summary(entry))
+        return None if entry is None else TyperGroup(name=cmd_name, help=_summary(entry), short_help=_summary(entry))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that is to run; now a pack's code is imported."""
@@ -77,7 +94,8 @@ def _load(entry: EntryPoint) -> Any:
     return group
 
 
-_EPILOG: Final = "Exit status: " + " ".join(f"{code.value} {meaning}" for code, meaning in MEANINGS.items())
+# The mark keeps the lines as they are.
+_EPILOG: Final = "\b\nExit status:\n" + "\n".join(f"{code.value:>5}  {meaning}" for code, meaning in MEANINGS.items())
 
 app = typer.Typer(
     cls=PackGroup,
@@ -89,16 +107,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-plugin_app = typer.Typer(
-    name="plugin", help="Look at, register, start, call and stop plugins.", no_args_is_help=True, rich_markup_mode=None
-)
-audit_app = typer.Typer(
-    name="audit",
-    help="The record of every decision, and whether it is whole.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
-plugins_app = typer.Typer(name="plugins", help="The registry of plugins.", no_args_is_help=True, rich_markup_mode=None)
+
+
+def _group(name: str, help_text: str) -> typer.Typer:
+    return typer.Typer(cls=WholeSentences, name=name, help=help_text, no_args_is_help=True, rich_markup_mode=None)
+
+
+plugin_app = _group("plugin", "Look at, register, start, call and stop plugins.")
+audit_app = _group("audit", "The record of every decision, and whether it is whole.")
+plugins_app = _group("plugins", "The registry of plugins.")
+policy_app = _group("policy", "What an operator lays down for all plugins.")
 
 for command in (
     plugins.list_,
@@ -121,9 +139,6 @@ plugins_app.command(name="register")(registering.register)
 plugins_app.command(name="list")(plugins.list_)
 
 app.add_typer(plugin_app)
-policy_app = typer.Typer(
-    name="policy", help="What an operator lays down for all plugins.", no_args_is_help=True, rich_markup_mode=None
-)
 for command in (policy.check, policy.explain, policy.show):
     policy_app.command(name=command.__name__)(command)
 

@@ -11,6 +11,7 @@ from cardcage.cli.exits import ExitCode
 from cardcage.cli.loop import run
 from cardcage.cli.options import Config, Grant, Isolation, Json, PluginName, Policy, StateDir, read_config
 from cardcage.cli.text import console, facts, print_json, safe, table
+from cardcage.foundation.sizes import size_text
 
 if TYPE_CHECKING:
     from cardcage.launch.container_trial import RuntimeTrial
@@ -134,7 +135,8 @@ def _print_plan(plan: SandboxPlan) -> None:
                 "unreachable": " ".join(plan.network.unreachable) or None,
                 "programs": "may be started" if plan.system_calls.execute or not plan.walled else "may not be started",
                 "environment": " ".join(f"{key}={value}" for key, value in plan.environment.items()),
-                "limits": " ".join(f"{key}={value}" for key, value in plan.rlimits.items()) or "none",
+                "limits": _limits(plan),
+                "each process": " ".join(f"{key}={value}" for key, value in plan.rlimits.items()) or None,
                 "refused unless": " ".join(plan.floor) or None,
             }
         )
@@ -145,19 +147,33 @@ def _print_plan(plan: SandboxPlan) -> None:
         _print_opened(plan)
     if not plan.mounts:
         return
+    from cardcage.sandbox.plan import PACKAGE_DIR
+
     out.print("\nsees these files, and no others")
     shown = table("path", "what", "may")
     for mount in plan.mounts:
         may = "read, write" if mount.writable else "read, execute" if mount.executable else "read"
         what = mount.source if mount.kind == "bind" else f"{mount.kind} {mount.source}".strip()
-        shown.add_row(safe(mount.target), safe(what), may + (" (granted)" if mount.granted else ""))
+        # The package is mounted as what is granted is, but it is the plugin's own.
+        granted = " (granted)" if mount.granted and mount.target != PACKAGE_DIR else ""
+        shown.add_row(safe(mount.target), safe(what), may + granted)
     out.print(shown)
+
+
+def _limits(plan: SandboxPlan) -> str:
+    """What the instance as a whole may use; the row below has what the kernel holds each of its processes to."""
+    limits = plan.limits
+    bytes_of = {"memory": limits.memory_bytes, "disk": limits.disk_bytes}
+    numbers_of = {"cpu": limits.cpu_cores, "processes": limits.processes, "files": limits.inodes}
+    texts = {name: size_text(value) for name, value in bytes_of.items() if value is not None}
+    texts |= {name: f"{value:g}" for name, value in numbers_of.items() if value is not None}
+    return ", ".join(f"{name} {text}" for name, text in texts.items()) or "none"
 
 
 def _runs_as(plan: SandboxPlan, outside: str) -> str:
     if not plan.walled:
         return "this user"
-    return outside if plan.fallback else f"uid {plan.identity.inside_uid} inside, {outside} outside"
+    return outside if plan.fallback else f"uid {plan.identity.inside_uid} inside; outside {outside}"
 
 
 def _print_opened(plan: SandboxPlan) -> None:
@@ -183,7 +199,7 @@ def _print_listeners(plan: SandboxPlan) -> None:
 
 def _outside() -> str:
     """Who an instance without a user id is: under root it is given one of its own when it is first started."""
-    return "the host's own user" if os.geteuid() else "a uid of its own, from its first start on,"
+    return "the host's own user" if os.geteuid() else "a uid of its own, from its first start on"
 
 
 def version(as_json: Json = False) -> None:

@@ -170,7 +170,7 @@ def _print_decision(instance: str, starts: bool, decision: PolicyDecision, asked
                 "policy": f"level {decision.level}" + (f", {decision.source}" if decision.source else ""),
                 "isolation": decision.isolation,
                 "limits": " ".join(f"{name}={bounds.spelled(name, value)}" for name, value in limits.items()) or None,
-                "encryption": "always" if decision.encrypt else "across hosts",
+                "encryption": "always" if decision.encrypt else "in containers and virtual machines",
                 "fallback": "accepted" if decision.fallback else "refused",
                 "floor": " ".join(decision.floor),
                 "and where possible": " ".join(decision.floor_where_possible) or None,

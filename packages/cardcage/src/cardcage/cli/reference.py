@@ -82,7 +82,7 @@ def _argument(parameter: Any) -> str:
 
 def _name(parameter: Any) -> str:
     if parameter.param_type_name == "argument":
-        return _argument(parameter)
+        return _argument(parameter).replace("|", "\\|")
     takes = "" if getattr(parameter, "is_flag", False) else f" {parameter.metavar or _kind(parameter)}"
     return (", ".join(parameter.opts) + takes).replace("|", "\\|")
 

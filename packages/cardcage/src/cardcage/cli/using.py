@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def top(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="Only these plugins.", show_default=False)
+        list[str] | None, typer.Argument(metavar="NAME", help="Only these plugins.", show_default=False)
     ] = None,
     looks: Annotated[
         int | None,

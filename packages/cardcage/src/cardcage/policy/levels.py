@@ -92,7 +92,7 @@ LEVELS: Final[Mapping[Level, tuple[Rule, ...]]] = {
         _rule(
             Level.PERMISSIVE,
             "warning",
-            Effects(warn="the policy is permissive: plugins may run behind weaker walls than this version can build"),
+            Effects(warn="the policy is permissive: plugins may run behind weaker walls, or behind none"),
         ),
     ),
 }
