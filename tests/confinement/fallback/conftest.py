@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
+import struct
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,12 +28,27 @@ from cardcage.sandbox.mode import why_no_fallback
 from cardcage.sandbox.plan import PlanRequest, PythonLayout, ResourceLimits, make_plan
 from cardcage.sandbox.python_layout import core_libraries, find_python_layout
 from cardcage.sandbox.report import MachineReport, Mode
+from cardcage.sandbox.syscalls import MACHINE, NUMBERS
 
 CLIENT_LIBRARIES = (
     *("requests", "urllib3", "idna", "certifi", "charset_normalizer", "httpx", "httpcore", "h11", "anyio", "sniffio"),
     *("aiohttp", "multidict", "yarl", "frozenlist", "aiosignal", "attr", "attrs", "propcache", "aiohappyeyeballs"),
     "typing_extensions",
 )
+
+HOST_TIMEOUT_S = 90
+
+FORBID_NAMESPACES = """
+import ctypes, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+program = bytes.fromhex(sys.argv.pop())
+buffer = ctypes.create_string_buffer(program, len(program))
+header = struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(buffer))
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, header, 0, 0) == 0
+"""
+REFUSE, ALLOW = (0x06, 0, 0, 0x00050001), (0x06, 0, 0, 0x7FFF0000)
+NO_UNSHARE = ((0x20, 0, 0, 0), (0x15, 0, 1, NUMBERS.get(MACHINE, {}).get("unshare", 0)), REFUSE, ALLOW)
+"""A filter that refuses new namespaces, code by code: architecture apart, as the test's own calls need none."""
 
 UID = 62_500
 """The first of the uids that are given out here where the host is root."""
@@ -213,3 +232,28 @@ def public_file(open_folder: Path) -> Path:
     path.write_text("PLANTED BUT PUBLIC")
     path.chmod(0o644)
     return path
+
+
+@pytest.fixture
+def run_filtered(libraries: Any, python: Any) -> Callable[..., dict[str, Any]]:
+    """Runs a host's program in a process that may make no namespaces, and hands back the JSON that it told."""
+    program = b"".join(struct.pack("HBBI", *step) for step in NO_UNSHARE).hex()
+    places = [str(libraries[0][1].parent), *(path for path in sys.path if path and not _is_stdlib(path))]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places), "PYTHONDONTWRITEBYTECODE": "1"}
+
+    def run(host: str, *arguments: str) -> dict[str, Any]:
+        done = subprocess.run(
+            [python.executable, "-c", FORBID_NAMESPACES + host, *arguments, program],
+            env=environment,
+            stdout=subprocess.PIPE,
+            timeout=HOST_TIMEOUT_S,
+            check=True,
+        )
+        return json.loads(done.stdout)
+
+    return run
+
+
+def _is_stdlib(path: str) -> bool:
+    """Whether it is a part of this very Python, which need not be the one that runs the host."""
+    return path.startswith(sys.base_prefix) and "site-packages" not in path

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import subprocess
-import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterator
@@ -14,10 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from cardcage.sandbox.syscalls import MACHINE, NUMBERS
-
-TIMEOUT_S = 90
 
 PLUGIN = """
     import os
@@ -45,14 +39,9 @@ PLUGIN = """
 """
 
 HOST = """
-import asyncio, ctypes, json, os, struct, sys
+import asyncio, json, sys
 
-plugins, state, policy, port, refused = sys.argv[1:]
-libc = ctypes.CDLL(None, use_errno=True)
-program = bytes.fromhex(refused)
-buffer = ctypes.create_string_buffer(program, len(program))
-header = struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(buffer))
-assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, header, 0, 0) == 0
+plugins, state, policy, port = sys.argv[1:]
 
 from cardcage import PluginManager
 from cardcage.foundation.errors import CardcageError
@@ -79,10 +68,6 @@ async def main():
 asyncio.run(main())
 """
 
-REFUSE, ALLOW = (0x06, 0, 0, 0x00050001), (0x06, 0, 0, 0x7FFF0000)
-NO_UNSHARE = ((0x20, 0, 0, 0), (0x15, 0, 1, NUMBERS.get(MACHINE, {}).get("unshare", 0)), REFUSE, ALLOW)
-"""A filter that refuses new namespaces, code by code: architecture apart, as the test's own calls need none."""
-
 
 @pytest.fixture
 def echo() -> Iterator[int]:
@@ -106,12 +91,8 @@ def echo() -> Iterator[int]:
 
 
 @pytest.fixture
-def run_host(
-    open_folder: Path, libraries: Any, python: Any, echo: int, tmp_path: Path
-) -> Callable[[str], dict[str, Any]]:
+def run_host(open_folder: Path, run_filtered: Any, echo: int) -> Callable[[str], dict[str, Any]]:
     """Runs a manager with a plugin in a process that may make no namespaces, and hands back what it told."""
-    import struct
-
     plugins, state = open_folder / f"plugins-{echo}", open_folder / f"state-{echo}"
     package = plugins / "caller"
     package.mkdir(parents=True)
@@ -120,26 +101,7 @@ def run_host(
     (package / "plugin.json").write_text(json.dumps({**manifest, "permissions": {"network": [f"api.test:{echo}"]}}))
     for path in (plugins, package):
         path.chmod(0o755)
-    program = b"".join(struct.pack("HBBI", *step) for step in NO_UNSHARE).hex()
-    places = [str(libraries[0][1].parent), *(path for path in sys.path if path and not _is_stdlib(path))]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places), "PYTHONDONTWRITEBYTECODE": "1"}
-
-    def run(policy: str) -> dict[str, Any]:
-        done = subprocess.run(
-            [python.executable, "-c", HOST, str(plugins), str(state), policy, str(echo), program],
-            env=environment,
-            stdout=subprocess.PIPE,
-            timeout=TIMEOUT_S,
-            check=True,
-        )
-        return json.loads(done.stdout)
-
-    return run
-
-
-def _is_stdlib(path: str) -> bool:
-    """Whether it is a part of this very Python, which need not be the one that runs the host."""
-    return path.startswith(sys.base_prefix) and "site-packages" not in path
+    return lambda policy: run_filtered(HOST, str(plugins), str(state), policy, str(echo))
 
 
 def test_by_default_the_start_is_refused_with_what_is_missing_and_how_to_mend_it(run_host: Any) -> None:

@@ -3,6 +3,7 @@
 from cardcage.egress.events import EgressCount, EgressEvent, Tell, Verdict
 from cardcage.egress.gateway import Gateway
 from cardcage.egress.injection import Injection
+from cardcage.egress.ledger import Ledger
 from cardcage.egress.relay import Relay
 from cardcage.egress.resolver import Resolver, SystemResolver
 from cardcage.egress.rules import EgressRules
@@ -13,6 +14,7 @@ __all__ = [
     "EgressRules",
     "Gateway",
     "Injection",
+    "Ledger",
     "Relay",
     "Resolver",
     "SystemResolver",

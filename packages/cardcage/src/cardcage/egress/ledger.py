@@ -36,9 +36,10 @@ class Ledger:
         """The count of one grant; of what no grant covers, one for all."""
         return self._counts.get(grant, self._others)
 
-    def refused(self, grant: str, endpoint: str, reason: str) -> None:
-        """A rule forbade a connection."""
-        self.of(grant).refused += 1
+    def refused(self, grant: str, endpoint: str, reason: str, *, more: int = 0) -> None:
+        """A rule forbade a connection, and `more` before it that nobody told of."""
+        self.of(grant).refused += 1 + more
+        self._suppressed += more
         self._note(endpoint, Verdict.REFUSED, reason=reason)
 
     def failed(self, grant: str, endpoint: str, reason: str) -> None:

@@ -78,6 +78,11 @@ class Relay:
         """What went through, for each granted endpoint."""
         return tuple(self._ledger.counts())
 
+    @property
+    def ledger(self) -> Ledger:
+        """The books of this process, for refusals that come to pass elsewhere."""
+        return self._ledger
+
     async def aclose(self) -> None:
         """Close every listener and every connection. Harmless twice."""
         for handle in self._resting:

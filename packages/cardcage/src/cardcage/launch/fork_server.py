@@ -21,6 +21,7 @@ from cardcage.launch.exits import Evidence, classify
 from cardcage.launch.forked import ForkedInstance, fail, resolve
 from cardcage.launch.groups import evidence_of, plan_in_group
 from cardcage.launch.pipes import Pipes
+from cardcage.launch.refusals import Refusal
 from cardcage.launch.runner import LaunchSpec
 from cardcage.launch.setup import NOT_ENCRYPTED, no_walls, setup_failed, wall_error
 from cardcage.sandbox.control_groups import ControlGroup
@@ -209,6 +210,8 @@ class ForkServer:
                     fail(instance.up, wall_error(instance.spec, step, number, detail))
                 case ["connect", number, address, port]:
                     instance.connect(number, address, port)
+                case ["refused", why, address, port, more]:
+                    instance.refusals.tell(Refusal(why, address, port, more))
                 case ["ended", status]:
                     instance.plugin_status = status
                 case other:

@@ -16,6 +16,7 @@ import msgspec
 from cardcage.foundation.errors import CardcageError
 from cardcage.launch.groups import layer_of
 from cardcage.launch.handover import Switchboard
+from cardcage.launch.refusals import NOT_GRANTED, Refusal, RefusalTap
 from cardcage.launch.runner import Exit, LaunchSpec, OpenListener
 from cardcage.sandbox.control_groups import ControlGroup
 from cardcage.sandbox.report import EnforcementReport, Layer
@@ -43,6 +44,7 @@ class ForkedInstance:
     switchboard: Switchboard | None = None
     """Where its connections lead, when it has no network of its own to listen in."""
 
+    refusals: RefusalTap = field(default_factory=RefusalTap)
     recorder: int = -1
 
     def open_switchboard(self) -> None:
@@ -53,6 +55,8 @@ class ForkedInstance:
     def connect(self, number: int, address: str, port: int) -> None:
         """Answer the supervisor: a connected socket, or the error that the plugin gets."""
         made = self.switchboard.connect(address, port) if self.switchboard else errno.ENETUNREACH
+        if made == errno.ENETUNREACH:
+            self.refusals.tell(Refusal(NOT_GRANTED, address, port))
         try:
             if isinstance(made, int):
                 self.report.send(_encode((number, made)))

@@ -1,9 +1,10 @@
 """The supervisor of one instance where there are no namespaces: the process between the fork server and the plugin.
 
 It has the instance's uid and no rights, stays outside Landlock and the filter, and runs no code of the plugin. The
-filter asks it before every new process and every connection. A process it counts. A connection it hands to the host,
-with the address copied out of the plugin's memory; the host answers with a socket that is connected already, which
-takes the place of the plugin's. It has one thread: a plugin that floods it holds up itself and nobody else.
+filter asks it before every new process and every connection. A process it counts. A connection that the plan has no
+place for it refuses, and tells the host of it, but not of every one in a flood. Any other it hands to the host, with
+the address copied out of the plugin's memory; the host answers with a socket that is connected already, which takes the
+place of the plugin's. It has one thread: a plugin that floods it holds up itself and nobody else.
 
 When the plugin ends, it ends all that came of it, and then itself. When it is killed, the fork server does that; and
 since nobody answers the filter any more, nothing new can be started meanwhile.
@@ -20,6 +21,7 @@ import time
 import msgspec
 
 from cardcage.launch import child, sweep
+from cardcage.launch.refusals import NOT_GRANTED, TOO_MANY, UNIX_SOCKET, Refusal, Teller
 from cardcage.sandbox import confine, enter, notify
 from cardcage.sandbox.syscalls import prctl
 from cardcage_sdk import names
@@ -66,11 +68,13 @@ class _Waiting:
 class Keeper:
     """Decides the plugin's calls, and waits for its end."""
 
-    def __init__(self, plugin: int, listener: notify.Listener, report: socket.socket, tasks_max: int) -> None:
+    def __init__(self, plugin: int, listener: notify.Listener, report: socket.socket, plan: "SandboxPlan") -> None:
         self._plugin = plugin
         self._listener = listener
         self._report = report
-        self._tasks_max = tasks_max
+        self._tasks_max = plan.limits.processes or 64
+        self._places = frozenset((place.address, place.port) for place in plan.network.all_listeners)
+        self._refusals = Teller(self._tell_refusal, time.monotonic)
         self._waiting: dict[int, _Waiting] = {}
 
     def run(self, wake: int) -> int:
@@ -81,6 +85,7 @@ class Keeper:
         while True:
             status = self._take_in()
             if status is not None:
+                self._refusals.flush(all_=True)
                 return status
             for descriptor, event in watch.poll(self._next_deadline_ms()):
                 if descriptor == wake:
@@ -92,6 +97,7 @@ class Keeper:
                 else:
                     watch.unregister(descriptor)  # nobody is left whom the filter could ask for
             self._give_up_late()
+            self._refusals.flush()
 
     def _take_in(self) -> "int | None":
         """Take in whatever ended; the plugin's wait status where it was among that."""
@@ -119,17 +125,27 @@ class Keeper:
         number, address, size = (asked.arguments[0] & 0xFFFFFFFF, asked.arguments[1], asked.arguments[2] & 0xFFFFFFFF)
         if size > _ADDRESS_BYTES_MAX:
             return notify.Fail(errno.EINVAL)
-        where = parse_address(reader.read(asked, address, size))
+        raw = reader.read(asked, address, size)
+        where = parse_address(raw)
         if isinstance(where, int):
+            if where == errno.EACCES:
+                self._refusals.note(UNIX_SOCKET, socket_path(raw), 0)
             return notify.Fail(where)
         flags = _socket_flags(asked.pid, number)
         if flags is None:
             return notify.Fail(errno.ENOTSOCK)
+        if where not in self._places:
+            self._refusals.note(NOT_GRANTED, *where)
+            return notify.Fail(errno.ENETUNREACH)
         if len(self._waiting) >= WAITING_MAX:
+            self._refusals.note(TOO_MANY, *where)
             return notify.Fail(errno.EAGAIN)
         self._waiting[asked.id] = _Waiting(asked, flags, time.monotonic() + CONNECT_DEADLINE_S)
         self._report.send(_pack(("connect", asked.id, *where)))
         return None
+
+    def _tell_refusal(self, refusal: Refusal) -> None:
+        self._report.send(_pack(("refused", *refusal)))
 
     def _hear_host(self) -> None:
         packet, descriptors, _, _ = socket.recv_fds(self._report, PACKET_BYTES_MAX, 1)
@@ -154,10 +170,11 @@ class Keeper:
             self._listener.answer(waiting.asked, notify.Fail(error.errno or errno.EBADF))
 
     def _next_deadline_ms(self) -> "float | None":
-        if not self._waiting:
-            return None
-        first_s = min(waiting.deadline_s for waiting in self._waiting.values())
-        return max(0.0, first_s - time.monotonic()) * 1000 + 1
+        now_s = time.monotonic()
+        waits_s = [max(0.0, waiting.deadline_s - now_s) for waiting in self._waiting.values()]
+        if self._refusals.wait_s is not None:
+            waits_s.append(self._refusals.wait_s)
+        return min(waits_s) * 1000 + 1 if waits_s else None
 
     def _give_up_late(self) -> None:
         now_s = time.monotonic()
@@ -181,6 +198,13 @@ def parse_address(raw: bytes) -> "tuple[str, int] | int":
     if family == socket.AF_UNIX:
         return errno.EACCES  # sockets of the host's services, by path or by name: Landlock does not hear of paths
     return errno.EAFNOSUPPORT
+
+
+def socket_path(raw: bytes) -> str:
+    """The path in the `sockaddr` of a Unix socket; of an abstract name, the name after an `@`."""
+    name = raw[2:]
+    named = b"@" + name[1:] if name[:1] == b"\0" else name.partition(b"\0")[0]
+    return named.decode("utf-8", "backslashreplace").encode("unicode_escape").decode("ascii")
 
 
 def _unmapped(address: bytes) -> str:
@@ -246,8 +270,7 @@ def keep(
     report.send(packet)
     ours.send(b"go")
     ours.close()
-    tasks_max = plan.limits.processes or 64
-    status = Keeper(plugin, listener, report, tasks_max).run(wake)
+    status = Keeper(plugin, listener, report, plan).run(wake)
     sweep.end_children()
     listener.close()
     report.send(_pack(("ended", status)))

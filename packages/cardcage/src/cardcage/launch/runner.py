@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from cardcage.foundation.names import InstanceId
+from cardcage.launch.refusals import RefusalTap
 from cardcage.sandbox.control_groups import ControlGroup
 from cardcage.sandbox.network import Listener
 from cardcage.sandbox.plan import SandboxPlan
@@ -92,6 +93,8 @@ class Process:
     watch: object = field(default=None, repr=False, compare=False)
     listeners: list[OpenListener] = field(default_factory=list[OpenListener])
     """Listening sockets of the plugin's network namespace, one for each granted endpoint; the owner closes them."""
+    refusals: RefusalTap | None = None
+    """Where connections are heard of that never got as far as a listener; None where nobody sees them."""
     recorder: int = -1
     """Where what the plugin tries can be heard, where its plan asked for a recording; whoever takes it closes it."""
 

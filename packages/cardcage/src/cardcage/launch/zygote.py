@@ -181,6 +181,7 @@ async def _start_on(
         process = pipes.process(pid=_pid_of(instance.pidfd), report=report, group=group, handle=instance, sock=sock)
         process.listeners, instance.listeners = instance.listeners, []
         process.recorder, instance.recorder = instance.recorder, -1
+        process.refusals = instance.refusals
         return process
 
 

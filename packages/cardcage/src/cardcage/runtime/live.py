@@ -24,6 +24,7 @@ from cardcage.runtime.blueprint import Blueprint
 from cardcage.runtime.deaths import died
 from cardcage.runtime.description import PluginDescription
 from cardcage.runtime.logbook import LogBook
+from cardcage.runtime.refused_connections import hear_refusals
 from cardcage.runtime.streams import LineReader, read_lines
 
 _LAST_WORDS_S = 1.0  # how long to wait for a dead process's last prints and exit status; they are there already
@@ -72,6 +73,7 @@ async def open_live(
     relay: Relay | None = None
     try:
         relay = _open_relay(blueprint, process, around, injections)
+        hear_refusals(blueprint, process, relay, around.tell_egress)
         await _read_streams(process, logbook, readers)
         peer = Peer(plugin=blueprint.plugin, version=blueprint.version, instance=str(blueprint.instance))
         channel = await Channel.open(
