@@ -618,3 +618,24 @@ async def test_one_plugin_that_runs_unconfined_is_named_in_the_warning(
     with pytest.warns(UserWarning, match='plugin "wild" 1.0.0 runs UNCONFINED'):
         await manager.__aenter__()
     await manager.stop()
+
+
+async def test_a_flood_of_refused_and_dropped_events_leaves_no_flood_in_the_hosts_log(
+    write_plugin: WritePlugin, plugins_dir: Path, state_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    code = """
+        from cardcage_sdk import Plugin
+
+        class Main(Plugin):
+            def shout(self, name, times):
+                for _ in range(times):
+                    self.context.event_bus.publish(name)
+    """
+    write_plugin("loud", code)
+    async with PluginManager(plugin_paths=[plugins_dir], state_dir=state_dir) as manager:
+        with caplog.at_level("WARNING", logger="cardcage.plugin"):
+            await manager.call("loud", "shout", "Not A Name", 10_000)
+            await manager.call("loud", "shout", "shouted", 10_000)
+        told = [record.getMessage() for record in caplog.records]
+    assert any("refused" in line for line in told)
+    assert len(told) < 5_000

@@ -279,7 +279,7 @@ class Broker:
             try:
                 await instance.call("cardcage.handle_event", [event.name, event.data])
             except CardcageError as error:
-                instance.logbook.note("error", f"handle_event({event.name!r}) failed: {error.message}")
+                instance.logbook.write("error", "host", f"handle_event({event.name!r}) failed: {error.message}")
 
         self.bus.subscribe(pattern, deliver, owner=instance.id)
 
@@ -289,7 +289,8 @@ class Broker:
         False where it was refused.
         """
         if not _EVENT_NAME.fullmatch(name) or name.startswith(_HOST_EVENTS):
-            instance.logbook.note("warning", f"event {name!r} refused: not a name that a plugin may publish")
+            # At the rate of the plugin's own lines: it may send names without end.
+            instance.logbook.write("warning", "host", f"event {name!r} refused: not a name that a plugin may publish")
             instance.trail.note(
                 Action.EVENT_REFUSED,
                 "not a name that a plugin may publish",
@@ -315,7 +316,7 @@ class Broker:
         if not self._event_rates.wait_s(instance.id, self._clock.monotonic_s()):
             return True
         words = f"it publishes more than {EVENTS_PER_S} events a second"
-        instance.logbook.note("warning", f"an event was dropped: {words}")
+        instance.logbook.write("warning", "host", f"an event was dropped: {words}")
         instance.trail.note(Action.LIMIT_HIT, words, allowed=False, actor=Actor.PLUGIN, limit="events")
         return False
 
