@@ -197,7 +197,6 @@ def test_a_wrong_config_is_refused_with_its_path(cli: Any, config: str) -> None:
         ("raises", "plugin_error", ["ValueError", "no more ink"]),
         ("sleeps", "deadline_exceeded", ["sleeps"]),
         ("leaves", "crashed", ["exit status 7", "leaves"]),
-        ("missing", "method_not_found", ["missing"]),
     ],
 )
 def test_a_call_that_goes_wrong_names_plugin_version_and_what_was_found(
@@ -215,6 +214,17 @@ def test_a_call_that_goes_wrong_names_plugin_version_and_what_was_found(
     assert plain.code == 1
     assert "Traceback" not in plain.err
     assert len(plain.err.strip().splitlines()) <= 2
+
+
+def test_a_method_that_the_plugin_has_not_is_the_callers_mistake_as_wrong_arguments_are(cli: Any) -> None:
+    register(cli, "bad", METHODS)
+    ran = cli("plugin", "call", "bad", "missing", "--json")
+    assert (ran.code, ran.error["code"]) == (2, "method_not_found")
+    assert (ran.error["plugin"], ran.error["version"]) == ("bad", "1.2.3")
+    assert 'plugin "bad" 1.2.3 has no method missing' in ran.error["message"]
+    assert "raises" in ran.error["message"], "what it has is said"
+    arguments = cli("plugin", "call", "bad", "raises", "one", "two", "--json")
+    assert (arguments.code, arguments.error["code"]) == (2, "invalid_params")
 
 
 def test_a_plugin_that_asks_to_exit_fails_that_call(cli: Any) -> None:

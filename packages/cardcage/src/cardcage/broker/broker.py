@@ -19,7 +19,7 @@ from cardcage.broker.rates import CallRate, CallRates
 from cardcage.broker.services import OBSERVE_PLUGINS, ServiceTable
 from cardcage.contracts import ExtensionPoint, bind_arguments, check_provider
 from cardcage.foundation.clock import Clock
-from cardcage.foundation.errors import CardcageError, Misuse
+from cardcage.foundation.errors import CardcageError, Misuse, PluginFault
 from cardcage.foundation.limits import EVENTS_BURST, EVENTS_PER_S
 from cardcage.foundation.names import EVENT_NAME_PATTERN, InterfaceRef
 from cardcage.permissions import Decision, Permission, PermissionKind, decide
@@ -137,8 +137,16 @@ class Broker:
     # calls --------------------------------------------------------------------------------------------------------
 
     async def call(self, instance_id: str, method: str, args: Any, *, timeout_s: float | None = None) -> Any:
-        """Call any public method of a plugin by its bare name; the result is plain data."""
-        return await self._provider(instance_id).instance.call(method, args, timeout_s=timeout_s)
+        """Call any public method of a plugin by its bare name; the result is plain data.
+
+        Raises `Misuse` for a name that the plugin has no method of: nothing but the caller says that it should have.
+        """
+        try:
+            return await self._provider(instance_id).instance.call(method, args, timeout_s=timeout_s)
+        except PluginFault as fault:
+            if fault.code != "method_not_found":
+                raise
+            raise Misuse(fault.message, code=fault.code, hint=fault.hint, **fault.fields) from fault
 
     async def call_all(
         self, point: ExtensionPoint, method: str, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None

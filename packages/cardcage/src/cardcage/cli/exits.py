@@ -23,7 +23,7 @@ class ExitCode(IntEnum):
 MEANINGS: Final = {
     ExitCode.OK: "The command did what it was asked.",
     ExitCode.FAILED: "It ran, and the answer is no: a plugin failed, `doctor` or `audit verify` found something wrong.",
-    ExitCode.USAGE: "The command line, a manifest, a config or a name is wrong; nothing was done.",
+    ExitCode.USAGE: "The command line, a manifest, a config, or the name or arguments of a call are wrong.",
     ExitCode.REFUSED: "A policy said no: a permission not granted, a package that has changed, a wall that is missing.",
     ExitCode.UNAVAILABLE: "Not now, but perhaps later: the plugin is restarting, or the registry is locked.",
     ExitCode.BUG: "A bug in Cardcage itself; `CARDCAGE_DEBUG=1` shows where.",
