@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from cardcage.manager.settings import HOST_SCHEMA
 from cardcage.sandbox.report import LayerName
 
 NOT_OURS = frozenset({".git", ".venv", "build", "dist", "node_modules", "__pycache__", ".hypothesis"}) | {
@@ -126,6 +127,17 @@ def test_the_walls_page_has_every_layer_of_a_report(project_root: Path) -> None:
     text = (project_root / "docs/reference/walls.md").read_text()
     named = re.findall(r"^\| `(\w+)` \|", text.partition("## Layers")[2].partition("\n## ")[0], flags=re.MULTILINE)
     assert named == [str(name) for name in LayerName]
+
+
+def test_the_host_configuration_has_every_key_that_is_read(project_root: Path) -> None:
+    text = (project_root / "docs/reference/host-configuration.md").read_text()
+    of_the_host, of_a_plugin = (
+        re.findall(r"^\| `(\w+)` \|", part, flags=re.MULTILINE) for part in text.split("Of one plugin, under")
+    )
+    keys = HOST_SCHEMA["properties"]
+    assert sorted(of_the_host) == sorted(keys)
+    (plugin,) = keys["plugins"]["patternProperties"].values()
+    assert sorted(of_a_plugin) == sorted(plugin["properties"])
 
 
 def test_every_public_module_says_what_it_is_for(project_root: Path) -> None:

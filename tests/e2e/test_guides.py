@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +66,22 @@ def test_the_first_plugin_is_what_the_scaffold_makes_and_its_commands_work(tmp_p
     )
     answers = [out.strip() for command, out in seen.items() if " call " in command]
     assert answers == ['"Good day, Ada."', '"Hello, Ada."']
+
+
+def test_the_commands_for_operators_work_with_the_policy_that_is_shown(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "examples" / "polite", tmp_path / "examples" / "polite")
+    (policy,) = blocks("operating.md", "yaml")
+    (tmp_path / "policy.yaml").write_text(policy)
+    text = "".join(blocks("operating.md", "console")).replace("$ ", "")
+    seen: dict[str, str] = {}
+    for command in text.splitlines():
+        done = run(shlex.split(command), tmp_path, tmp_path)
+        assert done.returncode == 0, f"{command}: {done.stderr}{done.stdout}"
+        seen[" ".join(command.split()[1:3])] = done.stdout
+    assert "polite would start" in seen["policy explain"]
+    assert "memory 256 MiB" in seen["plan polite"]
+    assert "polite" in seen["plugin top"]
+    assert "The log is as it was written." in seen["audit verify"]
 
 
 def test_the_guide_to_permissions_shows_a_refusal_and_then_a_grant(tmp_path: Path) -> None:

@@ -52,12 +52,16 @@ def doctor(as_json: Json = False) -> None:
 def _print_machine(machine: MachineReport, floor: frozenset[str], below: list[str], *, fallback: bool) -> None:
     from rich.text import Text
 
+    from cardcage.sandbox.report import LayerStatus
+
     out = console()
     out.print(f"{machine.system} {machine.kernel} {machine.architecture}, walls as {machine.mode.value}")
     shown = table("layer", "status", "floor", "what was seen", "what to do")
+    excused = {name for name in floor if machine.status(name) is not LayerStatus.ENFORCED} - set(below)
     for layer in machine.layers:
         status = Text(layer.status.value, style=_STYLES[layer.status.value])
-        shown.add_row(layer.name, status, "floor" if layer.name in floor else "", safe(layer.detail), safe(layer.hint))
+        place = "" if layer.name not in floor else "floor" if layer.name not in excused else "as root"
+        shown.add_row(layer.name, status, place, safe(layer.detail), safe(layer.hint))
     out.print(shown)
     if below:
         out.print(f"\nBelow the strict floor: {', '.join(below)}. Plugins are refused here.", style="red")
@@ -69,7 +73,8 @@ def _print_machine(machine: MachineReport, floor: frozenset[str], below: list[st
                 style="yellow",
             )
     else:
-        out.print("\nThe whole strict floor is enforced.", style="green")
+        but = f", but for {', '.join(sorted(excused))}: only a host that is root has one to give" if excused else ""
+        out.print(f"\nThe whole strict floor is enforced{but}.", style="green")
 
 
 def _print_containers(trials: list[RuntimeTrial]) -> None:

@@ -41,8 +41,11 @@ class Stopwatch:
 
 
 def walls(report: EnforcementReport | None) -> str:
-    """The walls of a running process in a few words."""
-    return report.summary() if report is not None and report.asked else "no walls"
+    """The walls of a running process in a few words, with every layer that does not hold in full."""
+    if report is None or not report.asked:
+        return "no walls"
+    short = [f"{layer.name} {layer.status}" for layer in report.asked if layer not in report.enforced]
+    return report.summary() + (f" ({', '.join(short)})" if short else "")
 
 
 def start(

@@ -77,16 +77,19 @@ class PluginManager:
     ) -> None:
         """Nothing is read or started before the manager is entered.
 
-        `config` is the host configuration (plugins, plugin_paths, auto_load, default_limits, health_check_interval).
-        `grants` gives each plugin, by name, permissions in their text form, such as `"read:/srv/bill.csv"`.
-        `isolation="unconfined"` takes the walls away from every plugin, and warns. Every decision is recorded in the
-        audit log of the state folder, or by the `audit` that is given; False, or `audit: false` in the configuration,
-        records nothing. `data_quota` bounds what
-        one plugin may keep in the data store. `policy` is a level
-        (`"strict"`, `"standard"`, `"permissive"`), the path of a policy file, which is read again at each start, or a
-        `Policy`; `environment` is what rules of it may ask for, such as `"production"`. `deadlines` are those of every
-        instance, with how it is restarted (`policy` takes them, too, for programs that know them by that name). With
-        `auto_start` all enabled plugins found in `plugin_paths` are started on entry.
+        `config` is the host configuration, whose keys docs/reference/host-configuration.md lists. `grants` gives each
+        plugin, by name, permissions in their text form, such as `"read:/srv/bill.csv"`. `isolation="unconfined"` takes
+        the walls away from every plugin, and warns; `"container"` and `"vm"` are stronger walls. With `auto_start` all
+        enabled plugins found in `plugin_paths` are started on entry.
+
+        `policy` is a level (`"strict"`, `"standard"`, `"permissive"`), the path of a policy file, which is read again
+        at each start, or a `Policy`; `environment` is what rules of it may ask for, such as `"production"`.
+        `deadlines` are those of every instance, with how it is restarted (`policy` takes them, too, for programs that
+        know them by that name).
+
+        Every decision is recorded in the audit log of the state folder, or by the `audit` that is given; False, or
+        `audit: false` in the configuration, records nothing. `data_quota` bounds what one plugin may keep in the data
+        store.
         """
         self._settings: HostSettings = read_settings(config)
         self._paths = [*self._settings.plugin_paths, *map(path_of, plugin_paths)]

@@ -29,7 +29,7 @@ DEFAULT_LIMITS: Final = Limits(
 """What a plugin gets that states no limits: plenty for what plugins do, and little enough for a machine to bear several
 that run wild at once."""
 
-_SCHEMA: Final[dict[str, Any]] = {
+HOST_SCHEMA: Final[dict[str, Any]] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
     "type": "object",
     "additionalProperties": False,
@@ -79,6 +79,7 @@ _SCHEMA: Final[dict[str, Any]] = {
         "health_check_interval": {"type": "integer", "minimum": 1},
     },
 }
+"""What a host configuration may hold; docs/reference/host-configuration.md says what each key means."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +132,7 @@ def read_settings(document: Mapping[str, Any] | None) -> HostSettings:
     """The settings in `document`. Raises `InvalidDocument` with every fault."""
     if not document:
         return HostSettings()
-    checked = validate_config(_SCHEMA, dict(document), subject="the host configuration")
+    checked = validate_config(HOST_SCHEMA, dict(document), subject="the host configuration")
     return HostSettings(
         plugins={
             name: PluginSettings(
