@@ -57,6 +57,22 @@ def test_a_file_that_others_can_read_or_that_is_none_is_refused(folder: Path) ->
     assert code(secrets, "PIPE") == "secret_unusable"
 
 
+def test_a_folder_in_which_others_could_swap_secrets_is_refused(folder: Path) -> None:
+    for mode in (0o770, 0o707, 0o777):
+        folder.chmod(mode)
+        assert code(HostSecrets(folder=folder), "TOKEN") == "secret_unsafe"
+    for mode in (0o755, 0o1777):
+        folder.chmod(mode)
+        assert HostSecrets(folder=folder).secret("TOKEN") == "value"
+
+
+def test_a_secret_that_stands_where_its_variable_should_is_not_shown() -> None:
+    for word, shown in (("MY_TOKEN", True), ("ghp_Abc123", False), ("deadbeef01", False)):
+        with pytest.raises(Refused) as refused:
+            HostSecrets(environment={"TOKEN": word}).secret("TOKEN")
+        assert (word in f"{refused.value} {refused.value.hint}") is shown
+
+
 def test_size_and_encoding_are_bounded(folder: Path) -> None:
     secrets = HostSecrets(folder=folder)
     (folder / "TOKEN").write_bytes(b"x" * (SECRET_BYTES_MAX + 1))

@@ -48,15 +48,25 @@ class Way:
 
 
 class _InTurn:
-    """A resolver for one instance: with a slow name server it must not take all the threads that look names up."""
+    """A resolver for one instance: with a slow name server it must not take all the threads that look names up.
+
+    A look-up that nobody waits for any more still has its thread, and so its turn, until it is over.
+    """
 
     def __init__(self, resolver: Resolver) -> None:
         self._resolver = resolver
         self._turn = asyncio.Semaphore(LOOK_UPS_AT_ONCE)
 
     async def resolve(self, name: str, port: int) -> tuple[str, ...]:
-        async with self._turn:
-            return await self._resolver.resolve(name, port)
+        await self._turn.acquire()
+        looking = asyncio.ensure_future(self._resolver.resolve(name, port))
+        looking.add_done_callback(self._over)
+        return await asyncio.shield(looking)
+
+    def _over(self, looking: asyncio.Future[tuple[str, ...]]) -> None:
+        self._turn.release()
+        if not looking.cancelled():
+            looking.exception()  # seen: nobody need be waiting for it
 
 
 class Outlet:

@@ -26,6 +26,7 @@ SECRETS_SCHEMA: Final[dict[str, Any]] = {
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,199}")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
+_USUAL_VARIABLE: Final = re.compile(r"[A-Z_]{1,100}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +45,9 @@ class HostSecrets:
         if variable is not None:
             value = os.environ.get(variable)
             if value is None:
-                raise _refused(name, f"the variable {variable} of the host's environment is not set", "secret_missing")
+                # What stands there by mistake is often the secret itself: only what looks like a variable is shown.
+                shown = variable if _USUAL_VARIABLE.fullmatch(variable) else f"that secrets.environment.{name} names"
+                raise _refused(name, f"the variable {shown} of the host's environment is not set", "secret_missing")
             return value
         if self.folder is not None:
             return self._from_folder(name)
@@ -62,6 +65,7 @@ class HostSecrets:
         if not _NAME.fullmatch(name):
             raise _refused(name, "that is no name of a secret", "secret_missing")
         try:
+            _check_folder(name, self.folder, os.stat(self.folder))
             file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError:
             raise _refused(name, f"it is not in {self.describe()}", "secret_missing") from None
@@ -78,6 +82,22 @@ class HostSecrets:
             return value.decode().removesuffix("\n").removesuffix("\r")
         except UnicodeDecodeError:
             raise _refused(name, f"{path} is not text in UTF-8", "secret_unusable") from None
+
+
+def _check_folder(name: str, folder: Path, found: os.stat_result) -> None:
+    """Whoever may rename files there could have one secret sent where another is meant to go."""
+    mode = stat.S_IMODE(found.st_mode)
+    if found.st_uid not in (0, os.geteuid()):
+        raise _refused(
+            name, f"the folder {folder} belongs to user {found.st_uid}, who could change it", "secret_unsafe"
+        )
+    if mode & 0o022 and not mode & stat.S_ISVTX:  # in a sticky folder nobody renames what is another's
+        raise _refused(
+            name,
+            f"the folder {folder} can be written by others (mode {mode:04o})",
+            "secret_unsafe",
+            hint=f"chmod go-w {folder}",
+        )
 
 
 def _check_file(name: str, path: Path, found: os.stat_result) -> None:
