@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from cardcage.launch.exits import Evidence
+from cardcage.launch.groups import RECENT_S, evidence_of
 from cardcage.sandbox.control_groups import ControlGroup, GroupDriver, LimitHits
 from cardcage.sandbox.control_groups_v2 import DelegatedFolder, LayoutV2
 from cardcage.sandbox.group_folders import FolderDriver, GroupFiles, HostFolder, sweep
@@ -201,6 +203,29 @@ def test_killing_a_group_ends_all_in_it_and_those_that_are_being_forked(kernel_d
         assert process.wait(30) == -signal.SIGKILL
         assert group.hits().process_refusals > 0, "it was held to its number"
         assert group.remove(), "nothing alive is left in it"
+
+
+def test_a_refused_process_explains_an_end_that_follows_soon_and_no_later_one(tmp_path: Path) -> None:
+    driver = _over_files(tmp_path / "tree")
+    group = driver.make("p", LIMITS)
+    assert group.hits().process_refusals == 0
+    assert group.refused_at_s is None
+    assert not evidence_of(group, Evidence()).process_limit_hit
+    told = next(path for path in driver.folders[0].glob("*/pids.events"))
+    began_s = time.monotonic()
+    told.write_text("max 3\n")
+    assert evidence_of(group, Evidence()).process_limit_hit, "seen at the end for the first time"
+    first_s = group.refused_at_s
+    assert first_s is not None
+    assert first_s >= began_s
+    group.hits()
+    assert group.refused_at_s == first_s, "nothing was refused since"
+    assert evidence_of(group, Evidence(), first_s + RECENT_S).process_limit_hit
+    assert not evidence_of(group, Evidence(), first_s + RECENT_S + 0.1).process_limit_hit
+    told.write_text("max 4\n")
+    assert evidence_of(group, Evidence()).process_limit_hit
+    assert group.refused_at_s > first_s
+    driver.close()
 
 
 def test_more_memory_than_the_limit_is_a_kill_that_is_counted(kernel_driver: GroupDriver) -> None:

@@ -28,6 +28,9 @@ LEFT_0, LEFT_1 = 0, 1 << 8
         (signal.SIGABRT | 0x80, Evidence(), ExitReason.CRASHED),
         (LEFT_1, Evidence(process_limit_hit=True), ExitReason.PROCESS_LIMIT),
         (LEFT_0, Evidence(process_limit_hit=True), ExitReason.STOPPED),
+        (signal.SIGABRT, Evidence(process_limit_hit=True), ExitReason.PROCESS_LIMIT),
+        (signal.SIGKILL, Evidence(process_limit_hit=True), ExitReason.KILLED),
+        (signal.SIGTERM, Evidence(process_limit_hit=True), ExitReason.KILLED),
     ],
 )
 def test_the_reason_is_the_most_certain_one(status: int, evidence: Evidence, reason: ExitReason) -> None:

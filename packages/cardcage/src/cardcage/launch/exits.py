@@ -16,7 +16,7 @@ class Evidence:
     out_of_memory: bool = False
     """The kernel, or the host in its place, ended one of the processes for memory: not necessarily this one."""
     process_limit_hit: bool = False
-    """A fork or a new thread was refused at some time."""
+    """A fork or a new thread was refused shortly before the end: whoever coped with it ended for another reason."""
 
 
 NOTHING_KNOWN = Evidence()
@@ -47,10 +47,10 @@ def _reason(number: int, code: int | None, evidence: Evidence) -> ExitReason:
         return ExitReason.SYSTEM_CALL
     if code == 0:
         return ExitReason.STOPPED
-    if evidence.process_limit_hit:
-        return ExitReason.PROCESS_LIMIT
     if number in {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}:
         return ExitReason.KILLED
+    if evidence.process_limit_hit:
+        return ExitReason.PROCESS_LIMIT
     return ExitReason.CRASHED
 
 

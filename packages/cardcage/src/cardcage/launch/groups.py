@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import Final
 
@@ -17,6 +18,10 @@ from cardcage.sandbox.report import Layer, LayerName, LayerStatus
 
 _SPARE_PROCESSES: Final = 8
 """Processes that RLIMIT_NPROC allows above the group's bound: it would be hit first, and counts nothing."""
+
+RECENT_S: Final = 5.0
+"""A process that ends because it was refused another does so by then, its last prints and its clean-up included. One
+that goes on for longer has coped, and ends for another reason."""
 
 
 def make_group(groups: GroupsFound | None, spec: LaunchSpec, *, own_processes: int = 0) -> ControlGroup | None:
@@ -61,9 +66,11 @@ def plan_in_group(plan: SandboxPlan, group: ControlGroup | None) -> SandboxPlan:
     return msgspec.structs.replace(plan, rlimits=rlimits)
 
 
-def evidence_of(group: ControlGroup | None, known: Evidence) -> Evidence:
-    """What is known of an end, with what its group ran into."""
+def evidence_of(group: ControlGroup | None, known: Evidence, now_s: float | None = None) -> Evidence:
+    """What is known of an end that came just now, with what its group ran into."""
     if group is None:
         return known
-    hits = group.hits()
-    return replace(known, out_of_memory=hits.oom_kills > 0, process_limit_hit=hits.process_refusals > 0)
+    hits, refused_at_s = group.hits(), group.refused_at_s
+    ended_at_s = time.monotonic() if now_s is None else now_s
+    recently = refused_at_s is not None and ended_at_s - refused_at_s <= RECENT_S
+    return replace(known, out_of_memory=hits.oom_kills > 0, process_limit_hit=recently)

@@ -45,6 +45,9 @@ class ControlGroup(Protocol):
     keeps: frozenset[str]
     """Which of `KEPT_MAX` keep their limit in it."""
 
+    refused_at_s: float | None
+    """When `hits` last found that more processes had been refused (`time.monotonic`); None where it never did."""
+
     @property
     def entries(self) -> tuple[int, ...]:
         """Descriptors: a process of one thread that writes `0` to each of them is in the group from then on."""

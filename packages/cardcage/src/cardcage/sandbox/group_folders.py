@@ -14,6 +14,7 @@ import resource
 import secrets
 import select
 import signal
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -253,6 +254,8 @@ class FolderGroup:
         self._own_processes = 0
         self.entries: tuple[int, ...] = ()
         self._open: dict[str, int] = {}
+        self._refusals = 0
+        self.refused_at_s: float | None = None
 
     def make(self, limits: ResourceLimits, own_processes: int, *, keep_open: bool) -> None:
         """Make the folders, set the limits, open the files."""
@@ -332,9 +335,12 @@ class FolderGroup:
             if path not in read:
                 read[path] = self._content(path)
             found[name] = self._layout.hits[name].read(read[path])
+        refusals = int(found.get("process_refusals", 0))
+        if refusals > self._refusals:
+            self._refusals, self.refused_at_s = refusals, time.monotonic()
         return LimitHits(
             oom_kills=int(found.get("oom_kills", 0)),
-            process_refusals=int(found.get("process_refusals", 0)),
+            process_refusals=refusals,
             throttled_periods=int(found.get("throttled_periods", 0)),
             throttled_s=found.get("throttled_s", 0.0),
         )
