@@ -123,6 +123,12 @@ def test_a_handler_that_cannot_read_its_caller_refuses() -> None:
     assert supervised(lambda: str(_raw("getcwd", ctypes.c_void_p(8), 5)), decider) in ("EIO", "EFAULT")
 
 
+@pytest.mark.parametrize("address", [1 << 63, (1 << 64) - 1, (1 << 64) - 4096])
+def test_an_address_beyond_all_memory_is_refused_like_any_that_leads_nowhere(address: int) -> None:
+    decider = Decider(lambda asked, reader: notify.Return(len(reader.read(asked, asked.arguments[0], 5))))
+    assert supervised(lambda: str(_raw("getcwd", ctypes.c_void_p(address), 5)), decider) == "EFAULT"
+
+
 def test_a_descriptor_can_be_put_at_a_place_of_the_caller() -> None:
     read_end, write_end = os.pipe()
     os.write(write_end, b"given")

@@ -133,7 +133,7 @@ class Recorder:
                 self._note(Deed.LOOK, self._path_of(asked, reader, at=asked.name in _LOOKS_AT))
             elif asked.name in CHANGES:
                 self._note_change(asked, reader)
-        except (OSError, ValueError):
+        except (OSError, ValueError, struct.error):
             pass  # a path that cannot be read is none that could be granted; the kernel judges the call itself
         return notify.PROCEED
 

@@ -33,6 +33,7 @@ _ADD_DESCRIPTOR: Final = 0x40182103
 _REQUEST: Final = struct.Struct("=QIIiIQ6Q")
 _RESPONSE: Final = struct.Struct("=QqiI")
 _ADDITION: Final = struct.Struct("=QIIII")
+_ADDRESS_MAX: Final = (1 << 63) - 1
 _FLAG_CONTINUE: Final = 1
 _FLAG_SET_NUMBER: Final = 1
 
@@ -133,6 +134,9 @@ class Listener:
 
         Whether the caller still waits is looked at after the read: before it, its number could be another's by then.
         """
+        if address > _ADDRESS_MAX:
+            # The caller chooses it; Python would have another error for a number that no file has.
+            raise OSError(errno.EFAULT, os.strerror(errno.EFAULT))
         memory = os.open(f"/proc/{asked.pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
         try:
             found = os.pread(memory, size, address)
