@@ -20,7 +20,7 @@ import pytest
 from cardcage.foundation.errors import Misuse, PluginFault
 from cardcage.foundation.names import InstanceId
 from cardcage.launch.container import ContainerRunner
-from cardcage.launch.oci_runtimes import installed_runtimes
+from cardcage.launch.oci_runtimes import OciRuntime, installed_runtimes
 from cardcage.launch.runner import Exit, ExitReason, LaunchSpec, Process
 from cardcage.launch.unconfined import UnconfinedRunner
 from cardcage.launch.zygote import ZygoteRunner
@@ -276,6 +276,26 @@ async def test_what_it_prints_arrives_on_its_pipes(start: Start) -> None:
     parrot.process.sock.shutdown(socket.SHUT_RDWR)
     assert await parrot.output(parrot.process.stdout) == "polly\n"
     assert await parrot.output(parrot.process.stderr) == "POLLY\n"
+
+
+@pytest.mark.parametrize("runner", ["container"], indirect=True)
+async def test_an_end_is_told_also_where_the_runtime_does_not_tidy_up_in_time(
+    start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    parrot = await start()
+
+    def may_have_left(self: OciRuntime, *, state: Path, name: str) -> bool:
+        return True
+
+    def delete(self: OciRuntime, *, state: Path, name: str) -> tuple[str, ...]:
+        return "/bin/sleep", "600"
+
+    monkeypatch.setattr(OciRuntime, "may_have_left", may_have_left)
+    monkeypatch.setattr(OciRuntime, "delete", delete)
+    monkeypatch.setattr("cardcage.launch.container.STOP_TIMEOUT_S", 0.2)
+    parrot.runner.kill(parrot.process)
+    assert (await parrot.wait()).reason is ExitReason.STOPPED
+    assert "could not all be removed" in caplog.text
 
 
 async def test_leaving_with_status_zero_is_a_stop(start: Start) -> None:

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import signal
 import socket
@@ -59,6 +60,7 @@ _FIRST_FD: Final = 3
 _DESCRIPTORS_MAX: Final = 2 * LISTENERS_MAX + 2
 """The first process, and the listeners: those of the plan, their plain HTTP neighbours and the proxy's."""
 
+LOGGER: Final = logging.getLogger("cardcage.containers")
 _decode = msgspec.msgpack.Decoder().decode
 
 
@@ -346,10 +348,11 @@ class ContainerRunner:
         if container.control.fileno() >= 0:
             asyncio.get_running_loop().remove_reader(container.control)
             container.control.close()
-        if folder is not None:
+        try:
             await asyncio.to_thread(self._sweep, folder, container)
-        else:
-            await asyncio.to_thread(container.bundle.remove)
+        except (OSError, subprocess.SubprocessError) as error:
+            # Its processes are gone, and whoever waits for its end must hear of it. The folder is swept later.
+            LOGGER.warning("what container %s left behind could not all be removed: %s", container.name, error)
         if container.link is not None:
             # Its last words may still be under way to a channel that reads slowly; then the link ends with the channel.
             await asyncio.wait({asyncio.shield(container.link.closed)}, timeout=_LAST_WORDS_S)
@@ -363,20 +366,22 @@ class ContainerRunner:
         self._live.discard(container)
         _resolve(container.exited, classify(status, evidence))
 
-    def _sweep(self, folder: Path, container: _Container) -> None:
+    def _sweep(self, folder: Path | None, container: _Container) -> None:
+        """Without a folder the runtime was never started, and keeps nothing."""
         assert self._runtime is not None
-        state = folder / "state"
-        if self._runtime.may_have_left(state=state, name=container.name):
-            subprocess.run(  # noqa: S603 -- the runtime that was found, on a name of ours
-                self._runtime.delete(state=state, name=container.name),
-                env=self._runtime.environment(container.bundle.folder),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                timeout=STOP_TIMEOUT_S,
-                check=False,
-            )
-        container.bundle.remove()
+        try:
+            if folder is not None and self._runtime.may_have_left(state=folder / "state", name=container.name):
+                subprocess.run(  # noqa: S603 -- the runtime that was found, on a name of ours
+                    self._runtime.delete(state=folder / "state", name=container.name),
+                    env=self._runtime.environment(container.bundle.folder),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    timeout=STOP_TIMEOUT_S,
+                    check=False,
+                )
+        finally:
+            container.bundle.remove()
 
     async def wait(self, process: Process) -> Exit:
         """Wait for the end and say why it came."""
