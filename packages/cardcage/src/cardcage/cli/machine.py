@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 _STYLES: Final = {"enforced": "green", "best-effort": "yellow", "unavailable": "red", "off": "dim"}
 
 
+_WALLS: Final = {
+    "container": "a container: an OCI runtime makes what follows, and it is looked at from inside",
+    "vm": "a virtual machine: what follows stands inside it, and the package and the data are disks",
+}
+
+
 def doctor(as_json: Json = False) -> None:
     """Try every layer of the walls on this machine, and say which hold. Status 1 where the strict floor is not met."""
     from cardcage.launch.container_trial import try_runtimes
@@ -133,7 +139,9 @@ def _print_plan(plan: SandboxPlan) -> None:
         facts(
             {
                 "runs as": _runs_as(plan, outside),
-                "wall": "the weaker one, without namespaces: docs/reference/fallback.md" if plan.fallback else None,
+                "wall": "the weaker one, without namespaces: docs/reference/fallback.md"
+                if plan.fallback
+                else _WALLS.get(plan.isolation),
                 "namespaces": " ".join(plan.namespaces) or "none",
                 "network": " ".join(plan.network.endpoints) or ("none" if plan.walled else "all of the host's"),
                 "by the proxy": " ".join(plan.network.proxied) or None,

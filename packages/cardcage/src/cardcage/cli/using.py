@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cardcage.cli.loop import run
-from cardcage.cli.options import Isolation, Json, StateDir
+from cardcage.cli.options import Isolation, Json, Policy, StateDir
 from cardcage.cli.text import console, print_json, safe, table
 
 if TYPE_CHECKING:
@@ -34,24 +34,26 @@ def top(
     ] = None,
     every: Annotated[float, typer.Option("--every", min=0.1, metavar="SECONDS", help="Between two looks.")] = 1.0,
     isolation: Isolation = "process",
+    policy: Policy = None,
     state_dir: StateDir = None,
     as_json: Json = False,
 ) -> None:
     """Start the enabled plugins, or those named, and show what each uses of its limits until Ctrl-C."""
     if looks is None and (as_json or not sys.stdout.isatty()):
         looks = 1
-    run(_top(names or [], looks, every, isolation, state_dir, as_json))
+    settings: dict[str, Any] = {"state_dir": state_dir, "isolation": isolation, "policy": policy}
+    run(_top(names or [], looks, every, settings, as_json))
 
 
-async def _top(
-    names: list[str], looks: int | None, every_s: float, isolation: str, state_dir: StateDir, as_json: bool
-) -> None:
+async def _top(names: list[str], looks: int | None, every_s: float, settings: dict[str, Any], as_json: bool) -> None:
     import asyncio
 
-    from cardcage.cli.host import Target, open_host
+    from cardcage.cli.host import Target, installed, open_host
 
-    target = Target.parse(names[0]) if len(names) == 1 else None
-    async with open_host(state_dir, target=target, isolation=isolation) as host:
+    targets = [Target.parse(name) for name in names]
+    async with open_host(**settings, target=targets[0] if len(targets) == 1 else None) as host:
+        for target in targets:
+            installed(host.store, target)
         for name in names or _enabled(host.manager):
             await host.manager.start_plugin(name)
         before, at_s = host.manager.usage_all(), time.monotonic()
