@@ -206,6 +206,10 @@ def test_plan_shows_the_walls_without_starting_anything(cli: Any) -> None:
     assert shown.code == 0
     assert "sees these files, and no others" in shown.out
     assert str(bill) in shown.out
+    in_a_machine = cli(*asked, "--isolation", "vm", "--json")
+    assert in_a_machine.code == 3, "it would not start either"
+    # Without QEMU, or without namespaces for it, that is what is told.
+    assert in_a_machine.error["code"] in ("vm_grant_impossible", "vm_unavailable", "fallback_not_allowed")
     assert cli("plugin", "instances", "--json").json == []
 
 

@@ -127,7 +127,12 @@ async def _plan(target: Any, state_dir: StateDir, settings: dict[str, Any]) -> S
 
     async with open_host(state_dir, target=target, **settings) as host:
         installed(host.store, target)
-        return host.manager.plan(target.instance)
+        plan = host.manager.plan(target.instance)
+    if plan.isolation == "vm":
+        from cardcage.launch.vm.machine import check_grants
+
+        check_grants(plan)  # what a start would refuse is not shown as if it were to be had
+    return plan
 
 
 def _print_plan(plan: SandboxPlan) -> None:
