@@ -14,7 +14,9 @@ import pytest
 
 from cardcage import PluginManager, Refused
 from cardcage.audit import Action, MemoryAuditor
+from cardcage.launch.oci_runtimes import installed_runtimes
 from cardcage.sandbox.doctor import examine
+from cardcage.sandbox.hypervisor import find_hypervisor
 from cardcage.sandbox.plan import STRICT_FLOOR
 from cardcage.trust.authority import Authority
 
@@ -396,6 +398,41 @@ async def test_a_credential_cannot_be_added_without_walls(write_plugin: WritePlu
         with pytest.raises(Refused) as refused:
             await manager.load_plugin("caller")
         assert refused.value.code in ("credential_impossible", "policy_denied", "isolation_refused")
+
+
+@pytest.mark.parametrize("isolation", ["container"])
+async def test_behind_every_kind_of_wall_the_secret_is_handed_over_and_the_credential_is_not(
+    isolation: str, write_plugin: WritePlugin, opened: Opened, outside: tuple[Path, Server, Server]
+) -> None:
+    _needs(isolation)
+    server = outside[1]
+    endpoint = f"api.test:{server.server_port}"
+    asked = {"network": [endpoint], "secrets": ["PASSWORD"]}
+    write_plugin("caller", FETCHER, manifest={"isolation": isolation, "permissions": asked})
+    credentials = [{"endpoint": endpoint, "bearer": "API_TOKEN"}]
+    grants = [f"network:{endpoint}", "secret:PASSWORD"]
+    async with opened.manager("caller", credentials=credentials, grants=grants) as manager:
+        assert not manager.problems()
+        assert manager.plan("caller").isolation == isolation
+        assert await manager.call("caller", "secrets") == {"PASSWORD": "open sesame"}
+        for url in (f"https://{endpoint}/a", f"http://{endpoint}/a", "http://api.test/a"):
+            status, text = await manager.call("caller", "fetch", url, {"authorization": "Bearer mine"})
+            assert (status, json.loads(text)["path"]) == (200, "/a"), url
+            assert server.headers("authorization") == [f"Bearer {SECRET}"]
+        assert await manager.call("caller", "remembers", "open se", "same")
+        assert await manager.call("caller", "remembers", SECRET[:9], SECRET[9:]) == []
+    assert [event.fields["secret"] for event in opened.auditor.of(Action.SECRET_HANDED)] == ["PASSWORD"]
+    assert {event.fields["secret"] for event in opened.auditor.of(Action.CREDENTIAL_USED)} == {"API_TOKEN"}
+
+
+def _needs(isolation: str) -> None:
+    if isolation == "container" and not installed_runtimes():
+        pytest.skip("no OCI runtime is installed: crun")
+    if isolation == "vm":
+        try:
+            find_hypervisor()
+        except Refused as error:
+            pytest.skip(f"no virtual machine can be started here: {error.message}")
 
 
 # AWS ----------------------------------------------------------------------------------------------------------------

@@ -17,7 +17,9 @@ LINES_MAX = 200
 PLUGIN = """
     import socket
 
-    class Main:
+    from cardcage_sdk import Plugin
+
+    class Main(Plugin):
         def attempt(self, family, address):
             with socket.socket(family, socket.SOCK_STREAM) as sock:
                 try:
@@ -130,3 +132,56 @@ def test_a_flood_of_refusals_is_counted_whole_and_told_in_part(run_host: Any) ->
     rows = told["refused"]
     assert 10 < len(rows) < LINES_MAX
     assert sum(1 + row[4] for row in rows) == ATTEMPTS
+
+
+@pytest.mark.parametrize(
+    ("isolation", "why"),
+    [
+        ("container", "a container is made of namespaces"),
+        ("vm", "QEMU is started behind the full walls, which are made of namespaces"),
+    ],
+)
+def test_a_container_and_a_machine_are_refused_and_nothing_weaker_is_taken_for_them(
+    isolation: str, why: str, run_host: Any
+) -> None:
+    told = run_host(["secrets"], manifest={"isolation": isolation})
+    assert told["code"] == "isolation_unavailable"
+    assert told["message"] == (
+        f'plugin "caller" 1.0.0 was not started: isolation {isolation} cannot be had here, because {why}, and this '
+        "machine gives none (unshare: Operation not permitted)"
+    )
+    assert told["hint"] == "allow user namespaces: `cardcage doctor` says how"
+    assert told["answers"] == []
+
+
+@pytest.fixture
+def secrets(tmp_path: Path) -> dict[str, str]:
+    """The host's setting for a folder with one secret."""
+    folder = tmp_path / "secrets"
+    folder.mkdir(mode=0o700)
+    file = folder / "API_TOKEN"
+    file.touch(mode=0o600)
+    file.write_text("known to the host alone\n")
+    return {"folder": str(folder)}
+
+
+def test_a_granted_secret_is_handed_over(run_host: Any, secrets: dict[str, str]) -> None:
+    asking = {"permissions": ["secret:API_TOKEN"]}
+    told = run_host(["secrets"], manifest=asking, entry={"grants": ["secret:API_TOKEN"]}, secrets=secrets)
+    assert told["answers"] == [{"API_TOKEN": "known to the host alone"}], told
+    assert (told["handed"], told["fallback"]) == (["API_TOKEN"], True)
+
+
+def test_credentials_are_refused_with_the_wall_as_the_reason(run_host: Any, secrets: dict[str, str]) -> None:
+    entry = {"grants": ["network:api.test:443"], "credentials": [{"endpoint": "api.test:443", "bearer": "API_TOKEN"}]}
+    manifest = {"permissions": {"network": ["api.test:443"]}}
+    told = run_host(["secrets"], manifest=manifest, entry=entry, secrets=secrets)
+    assert told["code"] == "credential_impossible"
+    assert told["message"] == (
+        'plugin "caller" was not started: credentials are to be added to its requests, and that is not to be had '
+        "behind the wall without namespaces, the only one that this machine gives"
+    )
+    assert told["hint"] == (
+        "take its credentials out of the host configuration, or allow user namespaces (`cardcage doctor` says how)"
+    )
+    assert told["answers"] == []

@@ -156,6 +156,30 @@ def refuse_fallback(subject: Subject, decision: PolicyDecision, machine: Machine
     )
 
 
+_WHY_NAMESPACES: Final = {
+    "container": "a container is made of namespaces",
+    "vm": "QEMU is started behind the full walls, which are made of namespaces",
+}
+
+
+def refuse_without_namespaces(subject: Subject, isolation: str, machine: MachineReport) -> None:
+    """Raise `Refused` where this machine gives no namespaces and `isolation` is one that cannot do without them.
+
+    The weaker wall is no stand-in for it: whoever asks for a container or a machine asks for more than a process has.
+    """
+    if machine.mode is not Mode.FALLBACK or isolation not in _WHY_NAMESPACES:
+        return
+    raise Refused(
+        f"{subject.words} was not started: isolation {isolation} cannot be had here, because "
+        f"{_WHY_NAMESPACES[isolation]}, and this machine gives none ({why_no_namespaces()})",
+        code="isolation_unavailable",
+        hint="allow user namespaces: `cardcage doctor` says how",
+        plugin=subject.plugin,
+        version=subject.version,
+        isolation=isolation,
+    )
+
+
 def _note(trail: Trail, decision: PolicyDecision, denial: Denial) -> None:
     trail.note(
         Action.POLICY_REFUSED,

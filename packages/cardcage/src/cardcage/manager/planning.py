@@ -23,7 +23,15 @@ from cardcage.foundation.names import InterfaceRef
 from cardcage.launch.oci_runtimes import find_runtime
 from cardcage.launch.runner import LaunchSpec
 from cardcage.manager.home import Home
-from cardcage.manager.judging import Judge, Wish, decisions, declared_capabilities, refuse_denied, refuse_fallback
+from cardcage.manager.judging import (
+    Judge,
+    Wish,
+    decisions,
+    declared_capabilities,
+    refuse_denied,
+    refuse_fallback,
+    refuse_without_namespaces,
+)
 from cardcage.manager.packs import library_dirs
 from cardcage.manifest import Limits, Manifest, validate_config
 from cardcage.permissions import Decision, Grants, Permission, PermissionKind, PermissionRequest, expand
@@ -164,6 +172,7 @@ class Planner:
         isolation = verdict.isolation
         if isolation == PROCESS:
             refuse_fallback(subject, verdict, self.machine)
+        refuse_without_namespaces(subject, isolation, self.machine)
         check_isolation(manifest, isolation, runtime=self.container_runtime)
         asked = ask(requests, grants, policy=verdict, declared=self.declared())
         note_decisions(trail, asked)
@@ -234,9 +243,18 @@ class Planner:
         credentials: Sequence[Credential],
     ) -> EgressRules | None:
         endpoints = _endpoints(asked.granted)
-        weak = "fallback" if self.machine.mode is Mode.FALLBACK else verdict.isolation
-        if credentials and weak in ("fallback", UNCONFINED):
-            raise _no_credentials(record.plugin, weak)
+        if credentials and verdict.isolation == UNCONFINED:
+            raise _no_credentials(
+                record.plugin,
+                "unconfined it reaches its servers by itself, past the host",
+                "run it in isolation process",
+            )
+        if credentials and self.machine.mode is Mode.FALLBACK:
+            raise _no_credentials(
+                record.plugin,
+                "that is not to be had behind the wall without namespaces, the only one that this machine gives",
+                "allow user namespaces (`cardcage doctor` says how)",
+            )
         if not endpoints or verdict.isolation == UNCONFINED:
             return None
         rules = EgressRules(
@@ -270,12 +288,11 @@ class Planner:
         )
 
 
-def _no_credentials(plugin: str, isolation: str) -> Refused:
+def _no_credentials(plugin: str, why: str, remedy: str) -> Refused:
     return Refused(
-        f'plugin "{plugin}" was not started: credentials are to be added to its requests, and behind the walls of '
-        f"isolation {isolation} nothing that the host could add them to passes through the host",
+        f'plugin "{plugin}" was not started: credentials are to be added to its requests, and {why}',
         code="credential_impossible",
-        hint="take its credentials out of the host configuration, or run it in isolation process",
+        hint=f"take its credentials out of the host configuration, or {remedy}",
         plugin=plugin,
     )
 
