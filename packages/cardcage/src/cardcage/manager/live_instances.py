@@ -26,7 +26,7 @@ from cardcage.manager.planning import CONTAINER, UNCONFINED, VM
 from cardcage.manager.roster import Roster
 from cardcage.registry import InstanceRecord
 from cardcage.runtime import Blueprint, Instance
-from cardcage.runtime.instance import InstanceHost
+from cardcage.runtime.host import InstanceHost
 from cardcage.runtime.limited import LimitedRunner
 from cardcage.runtime.warden import Warden
 from cardcage.sandbox.group_search import GroupsFound, find_groups

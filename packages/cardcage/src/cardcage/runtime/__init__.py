@@ -2,7 +2,8 @@
 
 from cardcage.runtime.blueprint import Blueprint, RuntimePolicy
 from cardcage.runtime.description import HookMark, PluginDescription, ToolMark
-from cardcage.runtime.instance import Instance, InstanceHealth
+from cardcage.runtime.health import InstanceHealth
+from cardcage.runtime.instance import Instance
 from cardcage.runtime.logbook import LogBook, LogLine
 from cardcage.runtime.systemclock import SystemClock
 

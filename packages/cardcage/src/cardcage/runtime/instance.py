@@ -1,97 +1,38 @@
 """An instance over its whole life: the lifecycle commands, the calls, and the recovery when its process dies.
 
 Commands on one instance take turns under one lock. Which step may follow which is `supervise`'s table; whether and when
-to restart is `supervise.next_step`; this module only acts on what they say.
+to restart is `supervise.next_step`, which `Recovery` follows; why a process ended is found in `cause`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any
 
-from cardcage.audit import NO_TRAIL, Actor, AuditFields, Trail, failure_of, fields_of, reason_of
-from cardcage.audit import Action as Act
-from cardcage.egress import EgressCount, EgressEvent, Gateway, Verdict
+from cardcage.audit import NO_TRAIL, Trail
+from cardcage.egress import EgressCount, EgressEvent, Gateway
 from cardcage.foundation.clock import Clock
 from cardcage.foundation.errors import CardcageError, Misuse, PluginFault, Unavailable
 from cardcage.foundation.limits import LOG_LINES_PER_S
-from cardcage.launch.runner import Exit, ExitReason, Runner
+from cardcage.launch.runner import Exit, Runner
 from cardcage.permissions.credentials import SecretSource
 from cardcage.runtime.blueprint import Blueprint
-from cardcage.runtime.deaths import died, hit_words, limit_of
+from cardcage.runtime.cause import await_end, crash_of, kill_if_hung, with_cause
+from cardcage.runtime.chronicle import Chronicle
 from cardcage.runtime.description import PluginDescription
+from cardcage.runtime.health import InstanceHealth
+from cardcage.runtime.host import InstanceHost
 from cardcage.runtime.limited import usage_of
 from cardcage.runtime.live import Live, Surroundings, bury, close_live, lifecycle, open_live
 from cardcage.runtime.logbook import LogBook
+from cardcage.runtime.recovery import Recovery
 from cardcage.runtime.warden import InstanceUsage
 from cardcage.sandbox.report import EnforcementReport
 from cardcage.supervise import LifecycleAction as Action
-from cardcage.supervise import PluginState, RestartHistory, StepAction, next_step, transition
+from cardcage.supervise import PluginState, transition
 from cardcage.trust import confirm_digest
-
-HANG_UP_S: Final = 1.0
-"""How long a process may take to end once its connection is lost; one that crashed has ended already."""
-
-_EGRESS_ACTS: Final = {
-    Verdict.CONNECTED: Act.EGRESS_CONNECTED,
-    Verdict.REFUSED: Act.EGRESS_REFUSED,
-    Verdict.FAILED: Act.EGRESS_CLOSED,
-    Verdict.CLOSED: Act.EGRESS_CLOSED,
-}
-
-
-class InstanceHost(Protocol):
-    """What an instance needs from whoever keeps it."""
-
-    async def call_from(self, instance: Instance, method: str, args: Any) -> Any:
-        """A call that the plugin makes into the host."""
-        ...
-
-    def event_from(self, instance: Instance, name: str, data: Any) -> None:
-        """An event that the plugin publishes."""
-        ...
-
-    def metric_from(self, instance: Instance, name: str, kind: str, value: float, tags: Mapping[str, str]) -> None:
-        """A measurement that the plugin reports."""
-        ...
-
-    def lifecycle_event(self, instance: Instance, name: str, data: Mapping[str, Any]) -> None:
-        """Something happened to the instance: `plugin.started`, `plugin.crashed`, ..."""
-        ...
-
-    def egress_event(self, instance: Instance, event: EgressEvent) -> None:
-        """A connection of the plugin was made, refused, or has ended."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InstanceHealth:
-    """What the host sees of an instance, and in `plugin` what the plugin says of itself."""
-
-    instance: str
-    state: PluginState
-    healthy: bool
-    pid: int | None
-    uptime_s: float | None
-    restarts: int
-    error: str | None
-    plugin: Mapping[str, Any] = field(default_factory=dict[str, Any])
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "instance": self.instance,
-            "state": self.state.value,
-            "status": self.state.value,
-            "healthy": self.healthy,
-            "pid": self.pid,
-            "uptime_s": self.uptime_s,
-            "restarts": self.restarts,
-            "error": self.error,
-            "plugin": dict(self.plugin),
-        }
 
 
 class Instance:
@@ -115,7 +56,6 @@ class Instance:
         self.state = PluginState.UNLOADED
         lines_per_s = blueprint.limits.log_lines_per_s or LOG_LINES_PER_S
         self.logbook = LogBook(blueprint.plugin, clock, lines_per_s=lines_per_s)
-        self.restarts = 0
         self.error: CardcageError | None = None
         self._runner = runner
         self._around = Surroundings(
@@ -123,15 +63,17 @@ class Instance:
         )
         self._host = host
         self._clock = clock
-        self._jitter = jitter
-        self._history = RestartHistory()
+        self._chronicle = Chronicle(
+            blueprint,
+            logbook=self.logbook,
+            trail=trail,
+            publish=lambda name, data: host.lifecycle_event(self, name, data),
+        )
+        self._recovery = Recovery(blueprint.policy.restart, clock=clock, jitter=jitter, chronicle=self._chronicle)
         self._lock = asyncio.Lock()
         self._live: Live | None = None
-        self._wanted = PluginState.UNLOADED
-        self._recoveries = 0  # a new process may die while the recovery of the one before is still ending
+        self.wanted = PluginState.UNLOADED
         self._noticed = asyncio.Event()  # set once the end of the newest process has been seen
-        self._settled = asyncio.Event()  # set while no recovery is under way
-        self._settled.set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._hang_check: asyncio.Task[None] | None = None
 
@@ -168,7 +110,17 @@ class Instance:
     @property
     def recovering(self) -> bool:
         """Whether the process died and a new one is on its way."""
-        return not self._settled.is_set()
+        return not self._recovery.settled
+
+    @property
+    def restarts(self) -> int:
+        """How often a new process took the place of one that died."""
+        return self._recovery.restarts
+
+    @property
+    def to_be_revived(self) -> bool:
+        """Whether it is down and still wanted."""
+        return self.wanted is not PluginState.UNLOADED and self.state is PluginState.ERROR
 
     # lifecycle ----------------------------------------------------------------------------------------------------
 
@@ -176,7 +128,7 @@ class Instance:
         """Bring the process up and the plugin to LOADED. A failure leaves ERROR, and nothing running."""
         async with self._lock:
             self._enter(Action.LOAD)
-            self._wanted = PluginState.LOADED
+            self.wanted = PluginState.LOADED
             await self._open()
 
     async def start(self) -> None:
@@ -188,16 +140,15 @@ class Instance:
         """Take an active plugin to INACTIVE: its process stays, ready to start again."""
         async with self._lock:
             live = self._need_live(Action.STOP)
-            self._wanted = PluginState.INACTIVE
+            self.wanted = PluginState.INACTIVE
             try:
                 await lifecycle(self.blueprint, live.channel, "stop", self.blueprint.policy.stop_timeout_s)
             except CardcageError as error:
-                failure = await self._with_cause(live, error, "stop")
+                failure = await with_cause(self._runner, self.blueprint, live, error, "stop")
                 await self._fail(live, failure)
                 raise failure from error
             self._enter(Action.STOP)
-            self.trail.note(Act.INSTANCE_STOPPED, "it was asked to stop")
-            self._tell("plugin.stopped")
+            self._chronicle.stopped()
 
     async def unload(self) -> None:
         """End the process in order: stop where it is active, clean up, goodbye, and a kill if it takes too long.
@@ -205,7 +156,7 @@ class Instance:
         The state is UNLOADED afterwards in every case; a plugin that fails while it is being stopped is logged, and
         cancelling this kills it.
         """
-        self._wanted = PluginState.UNLOADED
+        self.wanted = PluginState.UNLOADED
         async with self._lock:
             if self.state is PluginState.UNLOADED:
                 return
@@ -222,8 +173,7 @@ class Instance:
             finally:
                 self._live = None
                 self._enter_unloaded()
-            self.trail.note(Act.INSTANCE_UNLOADED, "it was asked to end")
-            self._tell("plugin.unloaded")
+            self._chronicle.unloaded()
 
     async def _take_down(self, live: Live | None) -> None:
         if live is None:
@@ -310,10 +260,7 @@ class Instance:
 
     def ran_into(self, limit: str) -> None:
         """It ran into a limit and goes on: one of its processes was killed for memory, or it was refused a process."""
-        sentence = hit_words(limit, self.blueprint.spec.plan.limits)
-        self.logbook.note("warning", f"{self.blueprint.label} {sentence}")
-        self.trail.note(Act.LIMIT_HIT, sentence, limit=limit, pid=self.pid or 0)
-        self._tell("plugin.limit_hit", limit=limit, message=f"{self.blueprint.label} {sentence}")
+        self._chronicle.ran_into(limit, self.pid)
 
     # what the plugin sends (ChannelHandler) -----------------------------------------------------------------------
 
@@ -330,31 +277,13 @@ class Instance:
         self._host.metric_from(self, name, kind, value, tags or {})
 
     def _on_egress(self, event: EgressEvent) -> None:
-        if event.verdict in (Verdict.REFUSED, Verdict.FAILED):
-            self.logbook.note("warning", event.sentence())
-        self.trail.note(
-            _EGRESS_ACTS[event.verdict],
-            event.sentence(),
-            allowed=event.verdict is not Verdict.REFUSED,
-            actor=Actor.PLUGIN,
-            endpoint=event.endpoint,
-            address=event.address,
-            bytes_out=event.bytes_up,
-            bytes_in=event.bytes_down,
-            count=event.suppressed,
-        )
-        if event.credential:
-            what = f"the host added {event.credential} to what was sent to {event.endpoint}"
-            self.trail.note(Act.CREDENTIAL_USED, what, secret=event.credential, endpoint=event.endpoint)
+        self._chronicle.connection(event)
         self._host.egress_event(self, event)
 
     # inside -------------------------------------------------------------------------------------------------------
 
     def _enter(self, action: Action) -> None:
         self.state = transition(self.state, action)
-
-    def _tell(self, name: str, **data: Any) -> None:
-        self._host.lifecycle_event(self, name, {"plugin": self.blueprint.plugin, "instance": self.id, **data})
 
     def _own(self, task: asyncio.Task[None]) -> asyncio.Task[None]:
         self._tasks.add(task)
@@ -378,31 +307,26 @@ class Instance:
         self._noticed.clear()
         self._enter(Action.FINISH_LOAD)
         self._own(asyncio.create_task(self._watch(live), name=f"watch {self.id}"))
-        self._note_loaded(live)
-        self._tell("plugin.loaded", pid=live.process.pid, load_s=self._clock.monotonic_s() - began_s)
+        self._chronicle.loaded(live, self._clock.monotonic_s() - began_s)
 
     def _not_opened(self, error: BaseException) -> None:
         self._enter(Action.FAIL)
         if isinstance(error, CardcageError):
             self.error = error
-            self.logbook.note("error", error.message)
-            action, allowed = failure_of(error)
-            self.trail.note(action, reason_of(error), allowed=allowed, **fields_of(error))
-            self._tell("plugin.failed", error=error.to_json())
+            self._chronicle.not_loaded(error)
 
     async def _start(self) -> None:
         live = self._need_live(Action.START)
-        self._wanted = PluginState.ACTIVE
+        self.wanted = PluginState.ACTIVE
         try:
             await lifecycle(self.blueprint, live.channel, "start", self.blueprint.policy.start_timeout_s)
         except CardcageError as error:
-            failure = await self._with_cause(live, error, "start")
+            failure = await with_cause(self._runner, self.blueprint, live, error, "start")
             await self._fail(live, failure)
             raise failure from error
         self._enter(Action.START)
         self.error = None
-        self.trail.note(Act.INSTANCE_STARTED, "it was asked to start", pid=live.process.pid)
-        self._tell("plugin.started", pid=live.process.pid)
+        self._chronicle.started(live.process.pid)
 
     async def _wind_down(self, live: Live) -> bool:
         """Stop and clean up; whatever the plugin does wrong here is noted. False where it answers no more."""
@@ -414,7 +338,7 @@ class Instance:
             try:
                 await lifecycle(self.blueprint, live.channel, step, timeout_s)
             except CardcageError as error:
-                self.logbook.note("warning", f"{step} failed: {error.message}")
+                self._chronicle.step_failed(step, error)
                 if error.code == "deadline_exceeded" or live.channel.ended:
                     answers = False
                     break
@@ -429,119 +353,37 @@ class Instance:
         self._live = None
         self._enter(Action.FAIL)
         await bury(self._runner, live)
-        self.logbook.note("error", error.message)
-        self.trail.note(Act.INSTANCE_FAILED, reason_of(error), **fields_of(error))
-        self._tell("plugin.failed", error=error.to_json())
+        self._chronicle.failed(error)
 
     async def _watch(self, live: Live) -> None:
         """Wait for the end of one process; where nobody asked for it, recover."""
-        waiting = asyncio.ensure_future(self._runner.wait(live.process))
-        try:
-            await asyncio.wait({waiting, live.channel.closed}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            waiting.cancel()
-        if not live.ending:
-            self._recoveries += 1
-            self._settled.clear()
+        await await_end(self._runner, live)
         if self._live is live:
             self._noticed.set()
         if live.ending:
             return
-        try:
+        with self._recovery.under_way():
             async with self._lock:
                 if live.ending or self._live is not live:
                     return
                 exit_ = await bury(self._runner, live)
                 self._crashed(live, exit_)
-            await self._recover()
-        finally:
-            self._recoveries -= 1
-            if self._recoveries == 0:
-                self._settled.set()
+            await self._recovery.run(self)
 
     def _crashed(self, live: Live, exit_: Exit) -> None:
         self._live = None
-        reason = live.channel.closed.result()
-        if live.killed_for:
-            error = self._fault(f"{self.blueprint.label} {live.killed_for}", "hung")
-        elif reason.code in ("protocol_error", "deadline_exceeded"):
-            error = self._fault(f"{self.blueprint.label} {reason.message}", reason.code)
-        else:
-            when = f"during {live.interrupted}()" if live.interrupted else "without being asked to"
-            error = died(self.blueprint, exit_, when)
-        self.error = error
+        self.error = crash_of(self.blueprint, live, exit_)
         if self.state is not PluginState.ERROR:
             self._enter(Action.FAIL)
-        self.logbook.note("error", error.message)
-        self._note_crashed(live, exit_, error)
-        limit = limit_of(exit_, self.blueprint.spec.plan.limits)
-        self._tell("plugin.crashed", error=error.to_json(), exit_reason=exit_.reason.value, limit=limit)
+        self._chronicle.crashed(live, exit_, self.error)
 
-    async def _recover(self) -> None:
-        """Restart with back-off until the plugin stands again, is no longer wanted, or the policy gives up."""
-        wanted = self._wanted
-        while self._to_be_revived():
-            now_s = self._clock.monotonic_s()
-            step = next_step(
-                self.blueprint.policy.restart,
-                self._history,
-                exit_failed=True,
-                now_s=now_s,
-                jitter_sample=self._jitter(),
-            )
-            if step.action is not StepAction.RESTART:
-                self.logbook.note("error", step.reason)
-                self.trail.note(Act.INSTANCE_GAVE_UP, step.reason, restarts=self.restarts)
-                self._tell("plugin.gave_up", reason=step.reason)
-                return
-            self._history = self._history.with_restart(now_s + step.delay_s, self.blueprint.policy.restart)
-            await asyncio.sleep(step.delay_s)
-            async with self._lock:
-                if not self._to_be_revived():
-                    return
-                try:
-                    await self._revive(wanted)
-                except CardcageError:
-                    continue  # recorded where it happened; the policy decides on the next one
-                self.restarts += 1
-                self.logbook.note("info", f"restarted as process {self.pid}")
-                self.trail.note(
-                    Act.INSTANCE_RESTARTED, step.reason, pid=self.pid or 0, restarts=self.restarts, delay_s=step.delay_s
-                )
-                self._tell("plugin.restarted", pid=self.pid, restarts=self.restarts)
-
-    def _note_loaded(self, live: Live) -> None:
-        plan = self.blueprint.spec.plan
-        self.trail.note(
-            Act.INSTANCE_LOADED,
-            "its process was started and its code imported",
-            pid=live.process.pid,
-            isolation=plan.isolation,
-            digest=self.blueprint.digest,
-            layers=[f"{layer.name}={layer.status}" for layer in live.process.report.asked],
-            grants=[str(grant) for grant in self.blueprint.grants],
-        )
-
-    def _note_crashed(self, live: Live, exit_: Exit, error: CardcageError) -> None:
-        if error.code == "protocol_error":
-            self.trail.note(Act.MESSAGE_REFUSED, "it broke the protocol", allowed=False, code=error.code)
-        limit = limit_of(exit_, self.blueprint.spec.plan.limits)
-        if limit is not None:
-            self.trail.note(Act.LIMIT_HIT, exit_.detail, allowed=False, limit=limit["name"], limit_value=limit["value"])
-        if exit_.reason is ExitReason.SYSTEM_CALL:
-            self.trail.note(Act.SYSTEM_CALL_REFUSED, exit_.detail, allowed=False)
-        words = live.killed_for or f"its process ended without being asked to: {exit_.detail}"
-        fields = AuditFields(code=error.code, exit_reason=exit_.reason.value, pid=live.process.pid)
-        if exit_.code is not None:
-            fields["exit_code"] = exit_.code
-        if exit_.signal is not None:
-            fields["signal"] = exit_.signal
-        if limit is not None:
-            fields["limit"], fields["limit_value"] = limit["name"], limit["value"]
-        self.trail.note(Act.INSTANCE_CRASHED, words, **fields)
-
-    def _to_be_revived(self) -> bool:
-        return self._wanted is not PluginState.UNLOADED and self.state is PluginState.ERROR
+    async def revive(self, wanted: PluginState) -> bool:
+        """Bring it up again; False where that is wanted no more. For its recovery alone."""
+        async with self._lock:
+            if not self.to_be_revived:
+                return False
+            await self._revive(wanted)
+            return True
 
     async def _revive(self, wanted: PluginState) -> None:
         for action in (Action.UNLOAD, Action.FINISH_UNLOAD, Action.LOAD):
@@ -558,7 +400,7 @@ class Instance:
             assert self._live is not None
             await lifecycle(self.blueprint, self._live.channel, "stop", self.blueprint.policy.stop_timeout_s)
             self._enter(Action.STOP)
-            self._wanted = wanted
+            self.wanted = wanted
 
     async def _confirm_bytes(self) -> None:
         """The first start was planned just after the package was read; a later one may find another there."""
@@ -575,7 +417,7 @@ class Instance:
         if self._live is not None and self._live.channel.ended and not self._live.ending:
             await self._noticed.wait()  # the task that watches the process has been woken, and runs next
         try:
-            await asyncio.wait_for(self._settled.wait(), timeout_s)
+            await asyncio.wait_for(self._recovery.settle(), timeout_s)
         except TimeoutError:
             raise Unavailable(
                 f"{self.blueprint.label} is restarting and did not come back within {timeout_s:g} s",
@@ -601,45 +443,6 @@ class Instance:
     async def _explain(self, live: Live, fault: PluginFault, method: str) -> PluginFault:
         """The fault with its cause; a plugin that missed a deadline is watched for a hang from here on."""
         if fault.code == "deadline_exceeded" and (self._hang_check is None or self._hang_check.done()):
-            self._hang_check = self._own(asyncio.create_task(self._kill_if_hung(live)))
-        return await self._with_cause(live, fault, method)
-
-    async def _with_cause(self, live: Live, fault: CardcageError, method: str) -> Any:
-        """The fault itself, or, where only the connection is known to be lost, how the process ended."""
-        if fault.code != "connection_lost":
-            return fault
-        live.interrupted = live.interrupted or method
-        exit_ = await self._last_status(live)
-        if live.killed_for:
-            return self._fault(f"{self.blueprint.label} {live.killed_for}", "hung", method=method)
-        if exit_.reason is ExitReason.STOPPED and live.ending:
-            return self._fault(f"{self.blueprint.label} was stopped during {method}()", "stopped", method=method)
-        return died(self.blueprint, exit_, f"during {method}()")
-
-    async def _last_status(self, live: Live) -> Exit:
-        """How a process that hung up has ended; one that goes on without its connection is killed.
-
-        Whoever waits here may hold the lock, so that nobody else could.
-        """
-        waiting = asyncio.ensure_future(self._runner.wait(live.process))
-        try:
-            done, _ = await asyncio.wait({waiting}, timeout=HANG_UP_S)
-            if not done and not live.ending:  # where the host is ending it, that has a bound of its own
-                live.killed_for = live.killed_for or "hung up and went on running, so it was killed"
-                self._runner.kill(live.process)
-            return await waiting
-        finally:
-            waiting.cancel()
-
-    async def _kill_if_hung(self, live: Live) -> None:
-        """After a missed deadline: a plugin that does not even answer a ping in the grace is hung, and is killed."""
-        grace_s = self.blueprint.policy.hang_grace_s
-        try:
-            await live.channel.ping(grace_s)
-        except CardcageError:
-            if not live.ending and self._live is live:
-                live.killed_for = f"missed a deadline and then answered nothing for {grace_s:g} s, so it was killed"
-                self._runner.kill(live.process)
-
-    def _fault(self, message: str, code: str, **fields: Any) -> PluginFault:
-        return PluginFault(message, code=code, plugin=self.blueprint.plugin, version=self.blueprint.version, **fields)
+            check = kill_if_hung(self._runner, self.blueprint, live, lambda: self._live is live)
+            self._hang_check = self._own(asyncio.create_task(check))
+        return await with_cause(self._runner, self.blueprint, live, fault, method)
