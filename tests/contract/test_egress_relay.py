@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
@@ -45,8 +46,15 @@ class Upstream:
         self.broken: list[str] = []
         self.resets = 0
         self.trailers: list[tuple[bytes, bytes]] = []
+        self.answer = b""
+        """What to answer to anything, where it is to be no good answer."""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.answer:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(self.answer)
+            writer.close()
+            return
         conn = h11.Connection(h11.SERVER)
         request, body = None, b""
         try:
@@ -357,3 +365,16 @@ async def test_only_so_many_bodies_are_held_at_once_to_be_signed(folder: Path) -
         for _, writer in clients:
             writer.close()
         assert [body for _, body in upstream.requests] == [b"ab"]
+
+
+@pytest.mark.parametrize("proxy", [False, True])
+async def test_trailers_of_a_server_do_not_reach_a_client_that_knows_none(
+    folder: Path, proxy: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with relayed(folder, credential=not proxy, proxy=proxy) as (upstream, port, relay, _):
+        upstream.answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nA: b\r\n\r\n"
+        target = f"http://{next(iter(relay.counts())).endpoint}/" if proxy else "/"
+        answer = await say(port, f"GET {target} HTTP/1.0\r\n\r\n".encode())
+    gc.collect()
+    assert answer.endswith(b"\r\n\r\nok")
+    assert not caplog.records

@@ -196,7 +196,9 @@ async def _send_response(inside: Side, outside: Side, *, last: bool) -> None:
             case h11.Data():
                 await inside.send(h11.Data(data=event.data))
             case h11.EndOfMessage():
-                await inside.send(h11.EndOfMessage(headers=event.headers))
+                # Clients of HTTP/1.0 know no trailers, whatever the server sends.
+                trailers = list(event.headers) if inside.conn.their_http_version != b"1.0" else Headers()
+                await inside.send(h11.EndOfMessage(headers=trailers))
                 return
             case _:
                 raise BadMessage(502, "the server ended without an answer")

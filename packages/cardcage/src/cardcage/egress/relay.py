@@ -12,6 +12,8 @@ import socket
 from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
+import h11
+
 from cardcage.egress.bandwidth import Bandwidth
 from cardcage.egress.dial import DialFailed, DialRefused
 from cardcage.egress.events import EgressCount, Tell
@@ -154,7 +156,7 @@ class Relay:
                 raise DialRefused
             else:
                 await self._pass_on(inside, target, b"")
-        except (DialRefused, DialFailed, OSError, IdleTimeout):
-            reset(inside)  # noted where it happened
+        except (DialRefused, DialFailed, OSError, IdleTimeout, h11.LocalProtocolError):
+            reset(inside)  # noted where it happened, or both sides together ask for what HTTP cannot say
         finally:
             inside.close()
