@@ -400,7 +400,7 @@ async def test_a_credential_cannot_be_added_without_walls(write_plugin: WritePlu
         assert refused.value.code in ("credential_impossible", "policy_denied", "isolation_refused")
 
 
-@pytest.mark.parametrize("isolation", ["container"])
+@pytest.mark.parametrize("isolation", ["container", "vm"])
 async def test_behind_every_kind_of_wall_the_secret_is_handed_over_and_the_credential_is_not(
     isolation: str, write_plugin: WritePlugin, opened: Opened, outside: tuple[Path, Server, Server]
 ) -> None:

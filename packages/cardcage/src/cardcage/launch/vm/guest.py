@@ -26,6 +26,9 @@ GROUP_DIR = "/sys/fs/cgroup/plugin"
 CPU_PERIOD_US = 100_000
 PLUGIN_UID = 1000
 
+TRUST_AT = "/dev/cardcage-trust.pem"
+"""Where the guest keeps the certificates that its plugin trusts: of its own folders only `/dev` can be written to."""
+
 _LISTENERS_MAX = 256
 """The listeners that may come with a report."""
 
@@ -163,6 +166,9 @@ class Guest:
         from cardcage_sdk.secure import instance_context
 
         add_entropy(orders["entropy"])
+        if orders["trust"]:
+            _write(TRUST_AT, orders["trust"])
+            os.chmod(TRUST_AT, 0o444)
         plugin, wire = socket.socketpair()
         out, err = os.pipe(), os.pipe()
         report, their_report = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -13,6 +13,7 @@ from cardcage.foundation.errors import Refused
 from cardcage.launch.runner import LaunchSpec
 from cardcage.launch.setup import wall_error
 from cardcage.launch.vm.become import FIRST_DESCRIPTOR
+from cardcage.launch.vm.guest import TRUST_AT
 from cardcage.sandbox.hypervisor import Hypervisor
 from cardcage.sandbox.network import NetworkPlan
 from cardcage.sandbox.plan import (
@@ -23,6 +24,7 @@ from cardcage.sandbox.plan import (
     PACKAGE_DIR,
     STRICT_FLOOR,
     TEMP_DIR,
+    TRUST_FILE,
     Identity,
     LandlockRules,
     Mount,
@@ -131,6 +133,8 @@ def guest_plan(plan: SandboxPlan) -> SandboxPlan:
 def _inside(mount: Mount) -> Mount:
     if mount.kind != "bind":
         return mount
+    if mount.target == TRUST_FILE:
+        return msgspec.structs.replace(mount, source=TRUST_AT)
     # The guest's own tree is laid out as the plugin sees it.
     return msgspec.structs.replace(mount, source=mount.target, granted=False)
 
@@ -163,7 +167,7 @@ def _refused(plan: SandboxPlan, what: str, why: str) -> Refused:
 def hypervisor_plan(plan: SandboxPlan, hypervisor: Hypervisor, *, initrd: str, size: MachineSize) -> SandboxPlan:
     """The walls around QEMU itself: those of a plugin, with QEMU's files in place of a plugin's."""
     qemu = str(hypervisor.qemu)
-    own = {PACKAGE_DIR, DATA_DIR}
+    own = {PACKAGE_DIR, DATA_DIR, TRUST_FILE}
     system = tuple(
         mount
         for mount in plan.mounts

@@ -45,7 +45,7 @@ from cardcage.launch.vm.system_image import BOOT_SCRIPT, BootFiles, SystemImages
 from cardcage.launch.zygote import DEFAULT_MAIN, ZygoteRunner
 from cardcage.sandbox.group_search import GroupsFound
 from cardcage.sandbox.hypervisor import Hypervisor, clock_khz, find_hypervisor
-from cardcage.sandbox.plan import PythonLayout, SandboxPlan
+from cardcage.sandbox.plan import TRUST_FILE, PythonLayout, SandboxPlan
 from cardcage.sandbox.python_layout import core_libraries, find_python_layout
 from cardcage.sandbox.report import Mode
 
@@ -246,7 +246,8 @@ class VmRunner:
                 socket.send_fds(qemu.sock, [json.dumps(arguments).encode()], handed.descriptors())
                 handed.close_theirs()
                 async with asyncio.timeout(timeout_s):
-                    await machine.control.order(*self._orders(plan, size, certificate))
+                    trust = await asyncio.to_thread(_trusted, spec)
+                    await machine.control.order(*self._orders(plan, size, certificate, trust))
                     layers = _rows(spec, await asyncio.shield(machine.control.up))
                 report = machine_report(layers, qemu.report, size)
                 check_report(spec, report)
@@ -305,7 +306,7 @@ class VmRunner:
         return machine
 
     def _orders(
-        self, plan: SandboxPlan, size: MachineSize, certificate: Certificate
+        self, plan: SandboxPlan, size: MachineSize, certificate: Certificate, trust: str
     ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         """What the guest's init is told: first what the fork server needs, then what no plugin may find in memory."""
         server = fork_server_order(self._python, self._libraries, self._main, mode=Mode.ROOT, at_place=True)
@@ -321,6 +322,7 @@ class VmRunner:
                 "ca": keys.ca_pem,
                 "own": keys.own_pem,
                 "egress": bool(plan.network.all_listeners),
+                "trust": trust,
             },
         )
 
@@ -357,6 +359,12 @@ async def _open_disks(
     except asyncio.CancelledError:
         await asyncio.wait({opening})  # a thread cannot be cancelled, and what it opens is to be closed
         raise
+
+
+def _trusted(spec: LaunchSpec) -> str:
+    """The certificates that the plugin is to trust instead of its system's; empty where it is to trust those."""
+    sources = [mount.source for mount in spec.plan.mounts if mount.target == TRUST_FILE]
+    return Path(sources[0]).read_text("utf-8", "replace") if sources else ""
 
 
 def _machine(process: Process) -> _Machine:
