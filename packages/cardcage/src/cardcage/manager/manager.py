@@ -7,33 +7,31 @@ may share one state folder.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
-import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 
-from cardcage.audit import NO_AUDIT, Action, Actor, Auditor, Trail
-from cardcage.audit.writer import AuditWriter, open_auditor
+from cardcage.audit import NO_AUDIT, Action, Actor, Auditor
+from cardcage.audit.writer import AuditWriter
 from cardcage.broker import Broker, HookOutcome, Outcome, PluginInfo, ServiceTable, Tool
 from cardcage.broker.events import Callback
-from cardcage.contracts import extension_point_of, index_points
+from cardcage.contracts import extension_point_of
 from cardcage.contracts.pack import Pack
 from cardcage.egress import EgressCount, EgressEvent, Gateway, Verdict
 from cardcage.foundation.errors import CardcageError, Misuse, Refused
 from cardcage.launch.runner import Runner
+from cardcage.manager.given import Given
+from cardcage.manager.health_checks import check_health
 from cardcage.manager.home import Home, default_state_dir
-from cardcage.manager.judging import Judge
 from cardcage.manager.live_instances import LiveInstances, warn_unconfined
 from cardcage.manager.notes import note_grants, note_rejected, noting_calls, noting_excess
-from cardcage.manager.packs import installed_packs
-from cardcage.manager.planning import PROCESS, UNCONFINED, Asked, Planner, parse_grants, path_of
-from cardcage.manager.policy_source import ENVIRONMENT_VARIABLE, PolicySource, find_policy
+from cardcage.manager.planning import PROCESS, UNCONFINED, Asked, parse_grants, path_of
+from cardcage.manager.policy_source import ENVIRONMENT_VARIABLE, PolicySource
 from cardcage.manager.roster import Roster
 from cardcage.manager.settings import HostSettings, read_settings
-from cardcage.manager.trust_bundle import write_bundle
+from cardcage.manager.startup import start_enabled
 from cardcage.manager.views import PluginView, Problem, view_of
 from cardcage.policy import Level, Policy, PolicyDecision
 from cardcage.registry import InstanceRecord, Store, instance_id
@@ -41,17 +39,13 @@ from cardcage.registry.discovery import MemoryCache, discover
 from cardcage.registry.resolve import dependents
 from cardcage.runtime import Instance, InstanceHealth, LogLine, RuntimePolicy, SystemClock
 from cardcage.runtime.warden import InstanceUsage
-from cardcage.sandbox import landlock
-from cardcage.sandbox.mode import detect_mode, fallback_facts
 from cardcage.sandbox.plan import SandboxPlan
-from cardcage.sandbox.python_layout import find_python_layout
-from cardcage.sandbox.report import EnforcementReport, MachineReport, Mode
+from cardcage.sandbox.report import EnforcementReport, MachineReport
 from cardcage.services import DataQuota, PluginDataStore, Shelf, offer_own
-from cardcage.storage import SqlShelf, SqlStore
+from cardcage.storage import SqlShelf
 from cardcage.supervise import PluginState
 
 T = TypeVar("T")
-LOGGER: Final = logging.getLogger("cardcage.manager")
 
 
 class PluginManager:
@@ -94,27 +88,30 @@ class PluginManager:
         self._settings: HostSettings = read_settings(config)
         self._paths = [*self._settings.plugin_paths, *map(path_of, plugin_paths)]
         self._state_dir = path_of(state_dir) if state_dir is not None else None
-        self._granted = {
-            plugin: parse_grants(texts, subject=f'the list of grants of plugin "{plugin}"')
-            for plugin, texts in (grants or {}).items()
-        }
-        self._extension_points = tuple(extension_points)
-        self._given_packs = tuple(packs) if packs is not None else None
-        self._isolation = isolation
         self._auto_start = auto_start and self._settings.auto_load
         if isinstance(policy, RuntimePolicy):
             deadlines, policy = policy, None
-        self._deadlines = deadlines or RuntimePolicy()
-        self._given_policy = policy
-        self._environment = environment or self._settings.environment or os.environ.get(ENVIRONMENT_VARIABLE) or ""
+        self._given = Given(
+            settings=self._settings,
+            granted={
+                plugin: parse_grants(texts, subject=f'the list of grants of plugin "{plugin}"')
+                for plugin, texts in (grants or {}).items()
+            },
+            extension_points=tuple(extension_points),
+            packs=tuple(packs) if packs is not None else None,
+            isolation=isolation,
+            deadlines=deadlines or RuntimePolicy(),
+            policy=policy,
+            environment=environment or self._settings.environment or os.environ.get(ENVIRONMENT_VARIABLE) or "",
+            store=store,
+            audit=self._settings.audit if audit is None else audit,
+        )
         self._clock = SystemClock()
-        self._given_store = store
         self._open: _Open | None = None
         self._cache = MemoryCache()
         self._health_checks: asyncio.Task[None] | None = None
         self._problems: dict[str, Problem] = {}
         self._found: set[str] = set()
-        self._given_auditor = self._settings.audit if audit is None else audit
         self._auditor: Auditor = NO_AUDIT
         self._services = ServiceTable(
             on_decision=noting_calls(lambda: self._auditor), on_excess=noting_excess(lambda: self._auditor)
@@ -133,9 +130,10 @@ class PluginManager:
             if self._paths:
                 await self.discover_plugins()
             if self._auto_start:
-                await self._start_enabled()
-            if self._settings.health_check_interval_s is not None:
-                self._health_checks = asyncio.create_task(self._check_health(self._settings.health_check_interval_s))
+                await start_enabled(self._found, self._roster, start=self.start_instance, tell=self._problem)
+            interval_s = self._settings.health_check_interval_s
+            if interval_s is not None:
+                self._health_checks = asyncio.create_task(check_health(self._live, self._broker, interval_s))
         except BaseException:
             await self.stop()
             raise
@@ -159,68 +157,22 @@ class PluginManager:
         finally:
             await self._broker.bus.aclose()
             await self._data_store.aclose()
-            if open_ is not None and self._given_store is None:
+            if open_ is not None and self._given.store is None:
                 open_.roster.store.close()
             auditor, self._auditor = self._auditor, NO_AUDIT
-            if isinstance(auditor, AuditWriter) and auditor is not self._given_auditor:
+            if isinstance(auditor, AuditWriter) and auditor is not self._given.audit:
                 await asyncio.to_thread(auditor.close)
 
     async def _begin(self) -> _Open:
         home = Home.open(self._state_dir or default_state_dir())
-        self._auditor = await self._open_auditor(home)
-        packs = self._given_packs if self._given_packs is not None else installed_packs()
-        points = index_points([*self._extension_points, *(point for pack in packs for point in pack.extension_points)])
-        source = find_policy(
-            self._given_policy, self._settings.policy, home.root, unconfined=self._isolation == UNCONFINED
+        self._auditor = await self._given.choose_auditor(home, self._clock)
+        roster = await self._given.open_roster(
+            home, auditor=self._auditor, clock=self._clock, capabilities=lambda: self._services.capabilities
         )
-        await asyncio.to_thread(source.current)  # a file that cannot be used is told here, and not at the first start
-        planner = Planner(
-            home=home,
-            packs=packs,
-            points=points,
-            machine=_this_machine(),
-            python=find_python_layout(),
-            policy=self._deadlines,
-            judge=Judge(
-                source=source,
-                environment=self._environment,
-                declared=lambda: self._services.capabilities,
-                default_limits=self._settings.default_limits,
-            ),
-            hosts=self._settings.hosts,
-            trust_file=lambda: write_bundle(home.trust_bundle, home.authority().ca_pem),
-            container_runtime=self._settings.container_runtime,
-            encrypt=self._settings.encrypt,
-        )
-        roster = Roster(
-            store=self._given_store or await asyncio.to_thread(SqlStore, home.registry),
-            settings=self._settings,
-            granted=self._granted,
-            planner=planner,
-            isolation=self._isolation,
-            clock=self._clock,
-            auditor=self._auditor,
-        )
-        for name, given in self._granted.items():
-            note_grants(Trail(auditor=self._auditor, plugin=name), given, source="embedding program")
-        for name, own in self._settings.plugins.items():
-            note_grants(Trail(auditor=self._auditor, plugin=name), own.grants, source="configuration")
-        if self._isolation == UNCONFINED:
+        if self._given.isolation == UNCONFINED:
             warn_unconfined("every plugin")
-        gateway = Gateway(
-            secrets=self._settings.secrets,
-            authority=home.authority,
-            ca_file=self._settings.ca_file,
-        )
+        gateway = Gateway(secrets=self._settings.secrets, authority=home.authority, ca_file=self._settings.ca_file)
         return _Open(roster=roster, live=LiveInstances(roster, self._broker, self, self._clock, gateway))
-
-    async def _open_auditor(self, home: Home) -> Auditor:
-        if not isinstance(self._given_auditor, bool):
-            return self._given_auditor
-        if not self._given_auditor:
-            LOGGER.warning("auditing is switched off: decisions about plugins leave no record")
-            return NO_AUDIT
-        return await asyncio.to_thread(open_auditor, home.audit, wall_s=self._clock.wall_s)
 
     @property
     def audit(self) -> Auditor:
@@ -577,38 +529,6 @@ class PluginManager:
         problem = Problem.of(path, error)
         self._problems[problem.path] = problem
 
-    async def _start_enabled(self) -> None:
-        """Start every enabled plugin that was found, dependencies first; one that fails is a problem, not the end."""
-        resolution = self._roster.resolution()
-        for name in sorted(self._found & resolution.problems.keys()):
-            reasons = "; it ".join(resolution.problems[name])
-            self._problem(name, Refused(f'plugin "{name}" cannot start: it {reasons}', code="dependencies_unmet"))
-        nodes = {node.name: node for node in self._roster.nodes()}
-        self._roster.note_disabled(sorted(self._found))
-        failed: set[str] = set()
-        for name in resolution.order:
-            if name not in self._found:
-                continue
-            try:
-                if blocked := failed.intersection(need.name for need in nodes[name].needs):
-                    raise Refused(
-                        f'plugin "{name}" needs {", ".join(sorted(blocked))}, which did not start',
-                        code="dependencies_unmet",
-                    )
-                await self.start_instance(name)
-            except CardcageError as error:
-                failed.add(name)
-                self._problem(name, error)
-
-    async def _check_health(self, interval_s: float) -> None:
-        """Ask every active instance how it is, each `interval_s` seconds; tell of those that are not well."""
-        while True:
-            await asyncio.sleep(interval_s)
-            active = [each for each in self._live if each.state is PluginState.ACTIVE]
-            for health in await asyncio.gather(*(each.health() for each in active)):
-                if not health.healthy:
-                    self._broker.publish("plugin.unhealthy", health.to_json())
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Open:
@@ -616,20 +536,3 @@ class _Open:
 
     roster: Roster
     live: LiveInstances
-
-
-def _this_machine() -> MachineReport:
-    """What plans depend on. The layers are not tried here: each process reports the walls that it really has."""
-    mode = detect_mode()
-    facts = fallback_facts() if mode is Mode.FALLBACK else {}
-    return MachineReport(
-        system=platform.system(),
-        kernel=platform.release(),
-        architecture=platform.machine(),
-        mode=mode,
-        uid=os.geteuid(),
-        gid=os.getegid(),
-        layers=(),
-        landlock_abi=landlock.abi() if mode is Mode.FALLBACK else 0,
-        facts=facts,
-    )
