@@ -209,7 +209,7 @@ def test_plan_shows_the_walls_without_starting_anything(cli: Any) -> None:
     in_a_machine = cli(*asked, "--isolation", "vm", "--json")
     assert in_a_machine.code == 3, "it would not start either"
     # Without QEMU, or without namespaces for it, that is what is told.
-    assert in_a_machine.error["code"] in ("vm_grant_impossible", "vm_unavailable", "fallback_not_allowed")
+    assert in_a_machine.error["code"] in ("vm_grant_impossible", "vm_unavailable", "isolation_unavailable")
     assert cli("plugin", "instances", "--json").json == []
 
 
