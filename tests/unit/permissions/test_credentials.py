@@ -70,10 +70,27 @@ def test_a_fault_is_told_with_its_place(document: Any, path: str) -> None:
     assert [fault.path for fault in refused.value.faults] == [path]
 
 
-def test_what_may_be_the_secret_itself_is_not_shown() -> None:
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"endpoint": "a.test:443", "bearer": "sk-live/1234567890=="},
+        {"endpoint": "a.test:443", "header": "X-Key", "secret": "KEY", "format": "token 1234567890"},
+        {"endpoint": "a.test:443", "header": "X-Key: 1234567890", "secret": "KEY"},
+        {"endpoint": "https://ada:1234567890@a.test", "bearer": "TOKEN"},
+        {"endpoint": "https://ada:1234567890@a.test:port", "bearer": "TOKEN"},
+        {"endpoint": "gopher://ada:1234567890@a.test", "bearer": "TOKEN"},
+    ],
+)
+def test_what_may_be_the_secret_itself_is_not_shown(document: dict[str, Any]) -> None:
     with pytest.raises(InvalidDocument) as refused:
-        parse({"endpoint": "a.test:443", "bearer": "sk-live/1234567890=="})
+        parse(document)
     assert "1234567890" not in str(refused.value)
+
+
+@pytest.mark.parametrize("form", ["{secret} ", " {secret}"])
+def test_a_header_neither_begins_nor_ends_with_a_space(form: str) -> None:
+    with pytest.raises(InvalidDocument, match="neither begins nor ends with a space"):
+        parse({"endpoint": "a.test:443", "header": "X-Key", "secret": "KEY", "format": form})
 
 
 def test_one_endpoint_has_one_credential() -> None:

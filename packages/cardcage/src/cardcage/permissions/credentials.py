@@ -199,7 +199,7 @@ class _Reader:
     def _header(self) -> HeaderCredential | None:
         name = self._document.pop("header")
         if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
-            self._fault("header", f"expected the name of a header, found {name!r:.80}")
+            self._fault("header", "expected the name of a header, such as X-Api-Key")
             name = ""
         elif name.lower() in RESERVED_HEADERS:
             self._fault("header", f"{name} says how a message is framed or where it goes, and cannot be set")

@@ -80,15 +80,20 @@ def _parse_url(text: str) -> Endpoint:
         parts = urlsplit(text)
         port = parts.port or _SCHEME_PORTS.get(parts.scheme)
     except ValueError as error:
-        raise ValueError(f"expected a URL, found {text[:80]!r} ({error})") from None
+        raise ValueError(f"expected a URL, found {_shown(text)!r} ({error})") from None
     if parts.username is not None or parts.password is not None:
-        raise ValueError(f"expected a URL without a user name, found {text[:80]!r}")
+        raise ValueError(f"expected a URL without a user name, found {_shown(text)!r}")
     if port is None or not parts.hostname:
         known = ", ".join(_SCHEME_PORTS)
-        raise ValueError(f"expected host:port or a URL of the schemes {known}, found {text[:80]!r}")
+        raise ValueError(f"expected host:port or a URL of the schemes {known}, found {_shown(text)!r}")
     host_text = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     host, addresses = _parse_host(host_text)
     return Endpoint(host=host, addresses=addresses, port_low=port, port_high=port)
+
+
+def _shown(url: str) -> str:
+    """The URL without the password that may stand in it."""
+    return re.sub(r"//.*@", "//...@", url)[:80]
 
 
 def _parse_ports(ports: str, text: str) -> tuple[int, int]:
