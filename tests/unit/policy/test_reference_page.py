@@ -100,4 +100,4 @@ def test_every_policy_in_the_documents_is_one(project_root: Path) -> None:
             if re.search(r"^(level|rules|default):", block, flags=re.MULTILINE):
                 assert policy_faults(block) == (), document
                 shown += 1
-    assert shown == 3
+    assert shown == 4
