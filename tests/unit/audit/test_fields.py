@@ -69,3 +69,10 @@ def test_what_is_kept_in_memory_has_a_bound() -> None:
     for number in range(10):
         Trail(auditor=kept).note(Action.LIMIT_HIT, str(number))
     assert [event.reason for event in kept.events] == ["7", "8", "9"]
+
+
+def test_a_number_of_any_length_can_be_kept() -> None:
+    for number in (10**5000, -(10**5000)):
+        kept = clean_fields({"count": number})["count"]
+        assert isinstance(kept, str)
+        assert len(kept) <= TEXT_CHARS_MAX

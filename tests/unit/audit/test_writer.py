@@ -129,6 +129,27 @@ def test_a_disk_that_refuses_and_then_takes_again_loses_nothing(sink: Gate, writ
     assert [entry.reason for entry in sink.entries(Action.CAPABILITY_REFUSED)] == [str(number) for number in range(10)]
 
 
+def test_an_event_that_cannot_be_written_does_not_end_the_record(
+    sink: Gate, writer: AuditWriter, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    append = sink.append
+
+    def refuse_some(events: Sequence[AuditEvent]) -> None:
+        if any(event.reason == "odd" for event in events):
+            raise ValueError("it makes no sense")
+        append(events)
+
+    monkeypatch.setattr(sink, "append", refuse_some)
+    for reason in ("odd", "plain"):
+        writer.record(AuditEvent(action=Action.LIMIT_HIT, reason=reason))
+        assert writer.flush()
+    writer.close()
+    assert [entry.reason for entry in sink.entries(Action.LIMIT_HIT)] == ["plain"]
+    (lost,) = sink.entries(Action.AUDIT_LOST)
+    assert lost.fields["count"] == 1
+    assert "cannot be written" in caplog.text
+
+
 def test_a_disk_that_never_takes_anything_is_told_of_in_the_log(
     sink: Gate, writer: AuditWriter, caplog: pytest.LogCaptureFixture
 ) -> None:

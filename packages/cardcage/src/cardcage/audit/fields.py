@@ -150,7 +150,8 @@ def _clean_value(value: object) -> FieldValue:
     if isinstance(value, bool):
         return value
     if isinstance(value, int):
-        return value if -INTEGER_MAX <= value <= INTEGER_MAX else str(value)[:TEXT_CHARS_MAX]
+        # A very long one has no decimal text: Python refuses to make it.
+        return value if -INTEGER_MAX <= value <= INTEGER_MAX else hex(value)[:TEXT_CHARS_MAX]
     if isinstance(value, float):
         return round(value, 6) if isfinite(value) else str(value)
     if isinstance(value, list | tuple):

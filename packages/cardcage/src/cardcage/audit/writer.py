@@ -146,6 +146,11 @@ class _Desk:
             self._recovered()
         except (OSError, CardcageError) as error:
             self._failed(error, closing=closing)
+        except Exception:
+            # What can never be written must not be tried for ever, nor end the record of all that follows.
+            LOGGER.exception("%d audit events are lost: they cannot be written", len(self._unwritten))
+            self._given_up += sum(map(_stands_for, self._unwritten))
+            self._unwritten = []
 
     def close(self) -> None:
         """Let go of the sink."""
