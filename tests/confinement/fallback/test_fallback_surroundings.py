@@ -50,7 +50,7 @@ from cardcage.foundation.errors import CardcageError
 
 async def main():
     settings_ = json.loads(settings)
-    calls = settings_.pop("calls")
+    calls, awaited = settings_.pop("calls"), settings_.pop("awaited")
     auditor = MemoryAuditor()
     told = {"answers": []}
     async with PluginManager(
@@ -62,6 +62,9 @@ async def main():
             await manager.start_plugin("caller")
             for method, *arguments in calls:
                 told["answers"].append(await manager.call("caller", method, *arguments, timeout_s=60))
+            async with asyncio.timeout(30):  # answers and refusals come by different ways
+                while len(auditor.of(Action.EGRESS_REFUSED)) < awaited:
+                    await asyncio.sleep(0.005)
             told["fallback"] = manager.plan("caller").fallback
             told["counts"] = [count.to_json() for count in manager.egress("caller")]
             told["log"] = [line.text for line in manager.logs("caller")]
@@ -89,12 +92,16 @@ def run_host(open_folder: Path, run_filtered: Any) -> Callable[..., dict[str, An
         path.chmod(0o755)
 
     def run(
-        *calls: list[Any], manifest: dict[str, Any] | None = None, entry: dict[str, Any] | None = None, **settings: Any
+        *calls: list[Any],
+        manifest: dict[str, Any] | None = None,
+        entry: dict[str, Any] | None = None,
+        awaited: int = 0,
+        **settings: Any,
     ) -> dict[str, Any]:
         whole = {"name": "caller", "version": "1.0.0", "entrypoint": "main:Main", **(manifest or {})}
         (package / "plugin.json").write_text(json.dumps(whole))
         plugins = {"caller": {"enabled": True, **(entry or {})}}
-        given = json.dumps({"plugins": plugins, **settings, "calls": calls})
+        given = json.dumps({"plugins": plugins, **settings, "calls": calls, "awaited": awaited})
         return run_filtered(HOST, str(place / "plugins"), str(place / "state"), given)
 
     return run
@@ -108,6 +115,7 @@ def test_a_refused_connection_is_in_the_audit_log_and_the_instances_log_with_its
         ["attempt", 1, "/run/some.sock"],
         manifest={"permissions": {"network": ["api.test:443"]}},
         entry={"grants": ["network:api.test:443"]},
+        awaited=4,
     )
     assert told["answers"] == ["OSError", "OSError", "OSError", "PermissionError"], told
     assert told["fallback"]
