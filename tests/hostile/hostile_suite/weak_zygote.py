@@ -20,7 +20,7 @@ def _replace(holder: object, name: str, new: object) -> None:
 
 
 def _weaken() -> None:
-    from cardcage.launch import zygote_main
+    from cardcage.launch import walled_child, zygote_main
     from cardcage.sandbox import capabilities, enter, landlock, mounts, seccomp
 
     say = enter.Walls._say
@@ -30,13 +30,13 @@ def _weaken() -> None:
         say(self, name, "off" if off else status, "switched off by the suite" if off else detail)  # type: ignore[arg-type]
 
     _replace(enter.Walls, "_say", say_off)
-    first = zygote_main._first_layers
+    first = walled_child._first_layers
 
     def first_layers(around: object) -> list[tuple[str, str, str]]:
         rows = first(around)  # type: ignore[arg-type]
         return [(n, "off", "switched off by the suite") if n in WITHOUT else (n, s, d) for n, s, d in rows]
 
-    _replace(zygote_main, "_first_layers", first_layers)
+    _replace(walled_child, "_first_layers", first_layers)
     if "system_call_filter" in WITHOUT:
         _replace(seccomp, "install", lambda program: None)
     if "resource_limits" in WITHOUT:
