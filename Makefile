@@ -3,6 +3,8 @@ PYTHON ?=
 export PYTHON
 BIN := .venv/bin
 PYTEST_ARGS ?=
+# Tests wait more than they compute. A file stays in one process, since what it sets up is shared; JOBS=0 runs all in one.
+JOBS ?= 2
 HOSTILE ?=
 SOAK ?=
 FUZZ_SECONDS ?= 60
@@ -21,7 +23,7 @@ demo: setup ## analyse a generated estate through walled plugins; see a refusal 
 
 test: setup ## run every test, installing the Debian packages that some of them need where it may
 	@scripts/debian-packages
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
 hostile: setup ## let every hostile plugin loose, and print which layer stopped it; HOSTILE="--only 7,39 --without seccomp"
 	@$(BIN)/python tests/hostile/run.py $(HOSTILE)
