@@ -71,11 +71,13 @@ async def open_live(
     readers: list[tuple[asyncio.ReadTransport, LineReader]] = []
     channel: Channel | None = None
     relay: Relay | None = None
+    sock_is_ours = True
     try:
         relay = _open_relay(blueprint, process, around, injections)
         hear_refusals(blueprint, process, relay, around.tell_egress)
         await _read_streams(process, logbook, readers)
         peer = Peer(plugin=blueprint.plugin, version=blueprint.version, instance=str(blueprint.instance))
+        sock_is_ours = False
         channel = await Channel.open(
             process.sock, handler=handler, who=peer, timeout_s=blueprint.policy.connect_timeout_s
         )
@@ -99,6 +101,8 @@ async def open_live(
         if relay is not None:
             await relay.aclose()
         await _drain(readers)
+        if sock_is_ours:
+            process.sock.close()
         for descriptor in (process.stdout, process.stderr):
             if descriptor is not None:
                 os.close(descriptor)
