@@ -18,6 +18,7 @@ from cardcage.manager.learned import Bounds, Learned
 from cardcage.manager.learning import Exercise, Lesson, learn_permissions
 from cardcage.manifest.rewrite import with_permissions
 from cardcage.permissions import Permission
+from cardcage.sandbox import landlock
 from cardcage.sandbox.mode import detect_mode
 from cardcage.sandbox.report import Mode
 
@@ -307,7 +308,8 @@ async def test_a_plugin_cannot_learn_its_way_to_a_file_by_a_link(write_plugin: A
     lesson = Lesson(package_dir=package, exercises=(Exercise(method="climb", args=(str(tree), str(secret))),), packs=())
     learned = await learn_permissions(lesson, Bounds(within=(str(tree),)))
     assert not learned.passed
-    assert os.path.realpath(tree / "link") == str(secret), "the link was made"
+    if landlock.abi():
+        assert not (tree / "link").is_symlink(), "no link can be made in a granted folder"
     assert "hunter2" not in repr(learned)
 
 
