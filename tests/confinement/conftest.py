@@ -86,7 +86,7 @@ def machine() -> MachineReport:
     """What this machine enforces; the tests are skipped where the floor cannot be had."""
     report = examine()
     if missing := report.below(STRICT_FLOOR):
-        pytest.skip(f"walls cannot be put up here: {', '.join(layer.name for layer in missing)}")
+        pytest.skip(f"walls cannot be put up here: {', '.join(f'{layer.name}: {layer.detail}' for layer in missing)}")
     return report
 
 

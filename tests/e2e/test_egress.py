@@ -44,7 +44,7 @@ CONNECTS = """
 @pytest.fixture(scope="module", autouse=True)
 def walls() -> None:
     if missing := examine().below(STRICT_FLOOR):
-        pytest.skip(f"walls cannot be put up here: {', '.join(layer.name for layer in missing)}")
+        pytest.skip(f"walls cannot be put up here: {', '.join(f'{layer.name}: {layer.detail}' for layer in missing)}")
 
 
 @pytest.fixture

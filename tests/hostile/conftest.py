@@ -46,7 +46,7 @@ def in_loop() -> Iterator[Run]:
 def machine_has_walls() -> None:
     """Skips where no walls can be put up."""
     if missing := examine().below(STRICT_FLOOR):
-        pytest.skip(f"walls cannot be put up here: {', '.join(layer.name for layer in missing)}")
+        pytest.skip(f"walls cannot be put up here: {', '.join(f'{layer.name}: {layer.detail}' for layer in missing)}")
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from cardcage.foundation.errors import Unavailable
+from cardcage.sandbox import doctor
 from cardcage.sandbox.control_groups import KEPT_MAX
 from cardcage.sandbox.doctor import examine
 from cardcage.sandbox.group_search import find_groups
@@ -89,3 +90,14 @@ def test_libraries_are_found_one_by_one() -> None:
     assert find_library("msgspec")[1].name == "msgspec"
     with pytest.raises(Unavailable, match="no_such_library"):
         find_library("no_such_library")
+
+
+def test_what_fails_in_a_child_of_a_busy_program_is_tried_again_by_a_new_interpreter(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    in_quiet = examine()
+    # A child forked while another thread holds a lock hangs, and is ended without having said anything.
+    monkeypatch.setattr(doctor, "_in_child", lambda *_, **__: "the child ended without a word")
+    in_trouble = examine()
+    for name in ("user_namespace", "mount_namespace", "read_only_root", "capabilities", "system_call_filter"):
+        assert in_trouble.status(name) is in_quiet.status(name)

@@ -169,7 +169,7 @@ def _id_mapped_mounts(mode: Mode) -> str:
     return "enforced" if told == "" else f"unavailable: {told}"
 
 
-def _try_walls(mode: Mode) -> list[LayerRow]:
+def _try_walls(mode: Mode, *, alone: bool = False) -> list[LayerRow]:
     """The layers of a complete start, each corrected by what the walled child then really managed to do."""
     with tempfile.TemporaryDirectory(prefix="cardcage-") as folder:
         for name in ("package", "data", "temp"):
@@ -178,9 +178,32 @@ def _try_walls(mode: Mode) -> list[LayerRow]:
             os.chown(Path(folder, "data"), _PROBE_UID, _PROBE_UID)
         host_pids = os.stat("/proc/self/ns/pid").st_ino
         told: Any = _in_child(lambda: _walled(mode, Path(folder), host_pids), own_pid_namespace=mode)
+    if not isinstance(told, list) and not alone:
+        # The program around may have threads, and a child forked while one of them holds a lock waits for it for ever:
+        # what failed is tried again by a process that has none, and only that counts.
+        told = _in_new_interpreter()
     if isinstance(told, list):
         return [(name, status, detail) for name, status, detail in cast("list[LayerRow]", told)]
     return _explain(mode, str(told))
+
+
+def _in_new_interpreter() -> Any:
+    """What `_try_walls` finds in an interpreter started for it; where that fails, the failure as text."""
+    import subprocess
+
+    program = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from cardcage.sandbox import doctor; "
+    program += "print(json.dumps(doctor._try_walls(doctor.detect_mode(), alone=True)))"
+    try:
+        done = subprocess.run(  # noqa: S603 -- our own interpreter and text
+            [sys.executable, "-I", "-c", program, json.dumps([each or os.getcwd() for each in sys.path])],
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            timeout=6 * _PROBE_TIMEOUT_S,
+            check=True,
+        )
+        return json.loads(done.stdout)
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        return f"the interpreter started for it failed: {error}"
 
 
 def _try_fallback(facts: dict[str, Any]) -> list[LayerRow]:
