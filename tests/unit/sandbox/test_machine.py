@@ -95,9 +95,12 @@ def test_libraries_are_found_one_by_one() -> None:
 def test_what_fails_in_a_child_of_a_busy_program_is_tried_again_by_a_new_interpreter(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    def hang(act: object, *, own_pid_namespace: Mode | None = None) -> str:
+        return "the child ended without a word"
+
     in_quiet = examine()
     # A child forked while another thread holds a lock hangs, and is ended without having said anything.
-    monkeypatch.setattr(doctor, "_in_child", lambda *_, **__: "the child ended without a word")
+    monkeypatch.setattr(doctor, "_in_child", hang)
     in_trouble = examine()
     for name in ("user_namespace", "mount_namespace", "read_only_root", "capabilities", "system_call_filter"):
         assert in_trouble.status(name) is in_quiet.status(name)
