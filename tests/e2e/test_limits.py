@@ -20,7 +20,7 @@ import pytest
 from cardcage import PluginManager
 from cardcage.foundation.errors import CardcageError, PluginFault
 from cardcage.manager import Event, live_instances
-from cardcage.runtime import RuntimePolicy
+from cardcage.runtime import RuntimePolicy, warden
 from cardcage.sandbox.doctor import examine
 from cardcage.sandbox.group_search import GroupsFound, find_groups
 from cardcage.sandbox.plan import STRICT_FLOOR
@@ -262,6 +262,15 @@ async def test_more_memory_than_the_limit_ends_the_plugin_and_names_the_limit(op
         assert crashed["limit"] == {"name": "memory", "value": 64 * MIB, "text": "64 MiB"}
         assert "64 MiB of memory" in crashed["error"]["message"]
     assert await host.call("well", plugin="neighbour")
+
+
+async def test_a_memory_file_filled_between_two_looks_is_found_though_the_plugin_then_sleeps(
+    open_host: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Filled in a fraction of this time, and asleep from then on: whoever looks at nothing but what runs never sees it.
+    monkeypatch.setattr(warden, "HIDDEN_S", 2.0)
+    host = await open_host(memory="64MiB")
+    assert (await host.dies("memory_file", 160)).fields["exit_reason"] == "out_of_memory"
 
 
 def _kills_one_process(manager: PluginManager) -> bool:

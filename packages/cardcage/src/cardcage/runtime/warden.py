@@ -86,6 +86,7 @@ class Watch:
     hits_at_s: float = 0.0
     ended: bool = False
     sample_activity: float = -1.0
+    hidden_activity: float = -1.0
     hits_activity: float = -1.0
     disk_activity: float = -1.0
     """What `activity` was at the last look of each kind."""
@@ -197,13 +198,14 @@ class Warden:
     def _sample(self, watch: Watch, now_s: float, began_s: float) -> None:
         activity = watch.activity()
         stopped = watch.pace is not None and watch.pace.stopped
-        idle = activity == watch.sample_activity and not stopped
+        # What it took into hiding since the last look there is to be found even if it never runs again.
+        idle = activity == watch.sample_activity == watch.hidden_activity and not stopped
         watch.sample_activity = activity
         wait_s = IDLE_S
         if not idle:
             if now_s >= watch.hidden_at_s and not stopped:
                 watch.tree.look_for_hidden()
-                watch.hidden_at_s = now_s + HIDDEN_S
+                watch.hidden_at_s, watch.hidden_activity = now_s + HIDDEN_S, activity
             used = watch.tree.usage()
             self._check_memory(watch, used)
             self._hold_pace(watch, used, now_s)
