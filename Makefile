@@ -23,10 +23,7 @@ demo: setup ## analyse a generated estate through walled plugins; see a refusal 
 
 test: setup ## run every test, installing the Debian packages that some of them need where it may
 	@scripts/debian-packages
-	@# Some tests hold the kernel to a pace. What fails beside another is run once more alone, and then it counts.
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS) || \
-	  { echo "test: what failed is run once more, alone" >&2; \
-	    $(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(PYTEST_ARGS); }
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
 hostile: setup ## let every hostile plugin loose, and print which layer stopped it; HOSTILE="--only 7,39 --without seccomp"
 	@$(BIN)/python tests/hostile/run.py $(HOSTILE)
